@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, HttpUrl
+from pydantic import UUID4, Base64Bytes, BaseModel, Field, HttpUrl, IPvAnyAddress, NaiveDatetime
 
 from tests.airflow.jobs import query, run_job
 
@@ -35,6 +36,37 @@ def test_a_url_a_set_and_a_discriminated_union_are_sent_and_land(warehouse: Path
         assert url == "https://example.com/"
         assert kind in ("cat", "dog")
         assert len(json.loads(tags)) == 1
+
+
+class Circle(BaseModel):
+    kind: Literal["circle"] = "circle"
+    size: float
+
+
+class Square(BaseModel):
+    kind: Literal["square"] = "square"
+    size: float
+
+
+class Reading(BaseModel):
+    shape: Circle | Square
+    total: Annotated[Decimal, Field(ge=0, decimal_places=2)]
+    taken: NaiveDatetime
+    device: UUID4
+    address: IPvAnyAddress
+    image: Base64Bytes
+    code: str = Field(alias="v1.0 größe")
+
+
+def test_the_types_of_pydantic_land_from_a_server_that_follows_the_schema(warehouse: Path) -> None:
+    columns = {name: name for name in ("total", "taken", "device", "address", "image")}
+    land = {"columns": {**columns, "kind": "shape.kind", "code": "v1.0 größe"}}
+    result = run_job(output_schema=Reading, wait={"max_attempts": 1}, land=land)
+
+    assert result.return_values["land"]["outcomes"] == {"succeeded": 5}
+    for taken, address, image, kind in query(warehouse, "SELECT taken, address, image, kind FROM answers"):
+        assert (taken, address, image) == ("2026-01-01T00:00:00.000000", "127.0.0.1", b"offline")
+        assert kind in ("circle", "square")
 
 
 def test_a_pattern_with_a_lookahead_is_checked_after_the_answer_arrives(warehouse: Path) -> None:

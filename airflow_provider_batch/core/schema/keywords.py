@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from airflow_provider_batch.core.schema.convert import IP_FORMATS, UUID_VERSIONS
+from airflow_provider_batch.core.schema.convert import IP_FORMATS, LOCAL_DATE_TIME, UUID_VERSIONS
 from airflow_provider_batch.core.schema.drafts import types
 from airflow_provider_batch.core.schema.regex import is_sendable
 
@@ -57,7 +57,7 @@ _FORMAT_NAMES = {
     "json-pointer": "a JSON pointer",
     "base64": "base64",
     "base64url": "base64 for URLs",
-    "date-time-local": "a date and time without a time zone",
+    LOCAL_DATE_TIME: "a date and time without a time zone",
     "ipvanyaddress": "an IP address",
     "ipvanyinterface": "an IP interface",
     "ipvanynetwork": "an IP network",
@@ -71,11 +71,14 @@ _FORMAT_NAMES = {
 }
 
 
+#: keeps a model from adding the time zone that it would write with OpenAI's format for a date and time
+_LOCAL_DATE_TIME_PATTERN = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,6})?$"
+
 #: formats that are not sent and that the judge checks
 _CHECKED_FORMATS = frozenset(
     (
         *("uri", "uri-reference", "uri-template", "iri", "iri-reference", "regex", "idn-email", "idn-hostname"),
-        *("json-pointer", "relative-json-pointer", "base64", "base64url", "hex", "date-time-local", "multi-host-uri"),
+        *("json-pointer", "relative-json-pointer", "base64", "base64url", "hex", LOCAL_DATE_TIME, "multi-host-uri"),
         *IP_FORMATS,
     )
 )
@@ -104,6 +107,8 @@ def describe_keywords(node: dict[str, Any]) -> Iterator[Note]:
         yield _checked(f"Format: a UUID of version {UUID_VERSIONS[format]}", f"format {format}")
     elif isinstance(format, str) and format not in SENT_FORMATS:
         del node["format"]
+        if format == LOCAL_DATE_TIME:
+            node.setdefault("pattern", _LOCAL_DATE_TIME_PATTERN)
         if format not in _SILENT_FORMATS:
             text = f"Format: {_FORMAT_NAMES.get(format, format)}"
             if format in _CHECKED_FORMATS:

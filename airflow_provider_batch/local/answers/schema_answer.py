@@ -42,8 +42,15 @@ _FORMATS = {
 }
 
 
-#: how a description asks for a URL, because strict output has no format for one
-_URL_IN_WORDS = "Format: an absolute URL"
+#: how a description asks for what strict output has no format for -> example value
+_FORMATS_IN_WORDS = {
+    "Format: an absolute URL": "https://example.com/",
+    "Format: a date and time without a time zone": "2026-01-01T00:00:00",
+    "Format: an IP address": "127.0.0.1",
+    "Format: an IP network": "127.0.0.0/8",
+    "Format: base64": "b2ZmbGluZQ==",
+    "Encoded as base64": "b2ZmbGluZQ==",
+}
 
 
 class UnfillableSchemaError(Exception):
@@ -216,8 +223,9 @@ class _Filler:
 
     def _string(self, schema: Mapping[str, Any], path: str) -> str:
         example = _FORMATS.get(schema.get("format", ""))
-        if example is None and _URL_IN_WORDS in str(schema.get("description", "")):
-            example = _FORMATS["uri"]
+        description = str(schema.get("description", ""))
+        examples = (text for words, text in _FORMATS_IN_WORDS.items() if words in description)
+        example = example or next(examples, None)
         if example is not None:
             return example
         if schema.get("minLength", 0) > _MAX_SIZE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from typing import Any
 
@@ -339,6 +340,14 @@ def test_the_formats_of_pydantic_are_checked(format: str, expected: Any, valid: 
     assert schema_changes(author_schema(schema)) == [f"a: format {format} is checked after the answer arrives"]
     assert is_valid(schema, {"a": valid})
     assert not is_valid(schema, {"a": invalid})
+
+
+def test_a_local_date_and_time_is_sent_as_a_pattern_without_a_time_zone() -> None:
+    schema = wrap({"type": "string", "format": "date-time-local"})
+    pattern = sent(schema)["pattern"]
+    assert re.search(pattern, "2026-11-29T10:00:00")
+    assert not re.search(pattern, "2026-11-29T10:00:00Z")
+    assert is_valid(schema, {"a": "2026-11-29 10:00"})  # the author's schema says nothing about the pattern
 
 
 def test_a_format_that_nobody_defines_is_stated_and_not_checked() -> None:
