@@ -157,7 +157,7 @@ ACCEPTED: dict[str, set[str]] = {
     "wait.retry_on": {*EMPTY, "empty dict", *NAMES, "set", "generator"},
     "wait.on_incomplete": set(),
     "wait.row_retry_delay": {*EMPTY, "empty dict", *DURATION},
-    # a plain number is in seconds, and less than a minute of them is no deadline
+    # a plain number is in seconds, and a deadline of less than a minute is refused
     "wait.deadline": {"duration text", "timedelta", "time text", "datetime", *TEMPLATED},
     "wait.at_deadline": set(),
     "wait.at_deadline_rows": COUNT,

@@ -1,4 +1,4 @@
-"""What the check of a statement refuses, how it says so, and that the page about it is right."""
+"""What the check of a statement refuses, its errors, and the page about it."""
 
 from __future__ import annotations
 

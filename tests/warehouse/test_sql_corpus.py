@@ -69,7 +69,7 @@ class Target:
         files = {path: path.read_bytes() for path in self.folder.rglob("*") if path.is_file()}
         path = self.warehouse.path
         if path is not None:
-            # the bytes of the database itself, and of whatever lies beside it
+            # the bytes of the database itself, and of every file next to it
             return files, {item.name: item.read_bytes() for item in path.parent.iterdir() if item.is_file()}
         with closing(self._connect()) as conn, closing(conn.cursor()) as cursor:
             state = []

@@ -14,6 +14,7 @@ import jsonschema_rs
 
 from airflow_provider_batch.core.schema import decimals, strict
 from airflow_provider_batch.core.schema.drafts import to_current_draft
+from airflow_provider_batch.core.schema.keywords import PYDANTIC_KEYWORD
 from airflow_provider_batch.core.schema.regex import PATTERN_OPTIONS
 from airflow_provider_batch.exceptions import SchemaError
 
@@ -63,7 +64,7 @@ def strict_schema(source: Any) -> dict[str, Any]:
 def schema_changes(author_root: dict[str, Any]) -> list[str]:
     """Return what making a schema strict changes, one text per place in the output, for people."""
     changes = strict.to_strict(decimals.as_numbers(author_root)).changes
-    validators = author_root.get("x-pydantic", {}).get("validators", [])
+    validators = author_root.get(PYDANTIC_KEYWORD, {}).get("validators", [])
     if validators:
         changes.append(f"the author's own validators do not run: {', '.join(validators)}")
     return changes

@@ -18,6 +18,7 @@ import msgspec
 from airflow_provider_batch.core.schema import decimals, strict
 from airflow_provider_batch.core.schema.absent import ROOT_URI, without_absent
 from airflow_provider_batch.core.schema.convert import FORMAT_TYPES, IP_FORMATS, is_format, parse_json, truncate
+from airflow_provider_batch.core.schema.keywords import PYDANTIC_KEYWORD
 from airflow_provider_batch.core.schema.regex import PATTERN_OPTIONS
 
 
@@ -31,7 +32,7 @@ class SchemaJudge:
 
     def __init__(self, schema: dict[str, Any]) -> None:
         self.schema = schema
-        #: name of the property in which a root that is no object is sent, or None
+        #: name of the property in which a root that is not an object is sent, or None
         self.wrapper = strict.wrapper(schema)
         self._check = _pydantic_check(schema) or _json_schema_check(schema)
 
@@ -60,11 +61,11 @@ _Check = Callable[[Any, str | bytes], tuple[Any, str | None]]
 
 def _pydantic_check(schema: dict[str, Any]) -> _Check | None:
     """Return the check for a schema that comes from a pydantic type, None for any other schema."""
-    if "x-pydantic" not in schema:
+    if PYDANTIC_KEYWORD not in schema:
         return None
     from pydantic_core import PydanticSerializationError, SchemaError, ValidationError
 
-    from airflow_provider_batch.core.schema.pydantic_types import PYDANTIC_KEYWORD, AnswerValidator, is_plain
+    from airflow_provider_batch.core.schema.pydantic_types import AnswerValidator, is_plain
 
     try:
         reduced = schema[PYDANTIC_KEYWORD]["schema"]

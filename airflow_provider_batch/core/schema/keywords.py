@@ -42,6 +42,10 @@ SENT_KEYWORDS = frozenset(
         "maxItems",
     ]
 )
+#: keywords that say nothing about a value
+ANNOTATIONS = frozenset(("title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly"))
+#: our keyword with the core schema of the pydantic type that a JSON Schema comes from
+PYDANTIC_KEYWORD = "x-pydantic"
 #: the formats that OpenAI takes
 SENT_FORMATS = frozenset(("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"))
 #: formats without a meaning for the text of an answer

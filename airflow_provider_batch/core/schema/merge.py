@@ -10,9 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from airflow_provider_batch.core.schema.drafts import types
-from airflow_provider_batch.core.schema.keywords import GROUPS, add_note, state
-
-_ANNOTATIONS = frozenset(["title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly"])
+from airflow_provider_batch.core.schema.keywords import ANNOTATIONS, GROUPS, add_note, state
 
 
 class UnmergeableError(Exception):
@@ -26,7 +24,7 @@ def merge(node: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
     for key, value in part.items():
         if key not in node:
             result[key] = value
-        elif node[key] == value or key in _ANNOTATIONS:
+        elif node[key] == value or key in ANNOTATIONS:
             continue
         elif (text := state(key, part)) is not None:
             add_note(result, text)

@@ -35,10 +35,8 @@ from pydantic_core import (
 )
 
 from airflow_provider_batch.core.schema.convert import IP_FORMATS
+from airflow_provider_batch.core.schema.keywords import PYDANTIC_KEYWORD
 from airflow_provider_batch.core.schema.schema_generator import AuthorSchema
-
-#: keyword of a JSON Schema with the core schema of the pydantic type that it comes from
-PYDANTIC_KEYWORD = "x-pydantic"
 
 _Core = dict[str, Any]
 
@@ -112,7 +110,7 @@ _LEAVES = frozenset(
 
 
 _INLINE_FLAGS = {re.IGNORECASE: "i", re.MULTILINE: "m", re.DOTALL: "s", re.VERBOSE: "x", re.ASCII: "a"}
-#: default factories that are no code of the author's
+#: default factories that return an empty value, which is kept as the default
 _EMPTY_FACTORIES = (list, dict, set, frozenset, tuple, str)
 
 

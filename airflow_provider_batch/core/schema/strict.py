@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, cast
 from urllib.parse import unquote
 
 from airflow_provider_batch.core.schema.drafts import map_subschemas, or_null, types
-from airflow_provider_batch.core.schema.keywords import SENT_KEYWORDS, add_note, brief, describe_keywords
+from airflow_provider_batch.core.schema.keywords import ANNOTATIONS, SENT_KEYWORDS, add_note, brief, describe_keywords
 from airflow_provider_batch.core.schema.merge import UnmergeableError, merge
 from airflow_provider_batch.exceptions import SchemaError
 
@@ -49,11 +49,10 @@ _UNSUPPORTED_KEYWORDS = {
 }
 #: keywords that give a schema a type, directly or not
 _TYPED = frozenset(("type", "$ref", "anyOf", "oneOf", "allOf"))
-#: keywords that say nothing about a value; the first two are sent
+#: the annotations that are sent
 _NOTES = ("title", "description")
-_ANNOTATIONS = frozenset(
-    (*_NOTES, "default", "examples", "deprecated", "readOnly", "writeOnly", "$anchor", "discriminator")
-)
+#: keywords that do not make a node a schema for values
+_WITHOUT_MEANING = ANNOTATIONS | {"$anchor", "discriminator"}
 
 
 class Strict(NamedTuple):
@@ -78,7 +77,7 @@ def to_strict(root: dict[str, Any]) -> Strict:
 
 
 def _require_tags(root: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy that requires the properties by which the options of discriminated unions are told apart.
+    """Return a copy that requires the properties that distinguish the options of discriminated unions.
 
     Pydantic exports a tag with a default as optional, but accepts no answer without the tag.
     """
@@ -206,7 +205,7 @@ class _StrictConverter:
 
     @staticmethod
     def _says_something(schema: dict[str, Any]) -> bool:
-        return any(key not in _ANNOTATIONS and not key.startswith("x-") for key in schema)
+        return any(key not in _WITHOUT_MEANING and not key.startswith("x-") for key in schema)
 
     def _change(self, location: str, text: str) -> None:
         self._changes.setdefault(location, []).append(text)
@@ -256,7 +255,7 @@ class _StrictConverter:
                 raise _schema_error(location, f"refers only to itself, through {ref}. Give it a type.")
             return {"$ref": self._definition(ref, target)}
         if ref in merged_refs:
-            notes: dict[str, Any] = {key: siblings[key] for key in ("title", "description") if key in siblings}
+            notes: dict[str, Any] = {key: siblings[key] for key in _NOTES if key in siblings}
             if len(notes) < len(siblings) or self._is_circular(ref):
                 raise _schema_error(
                     location, f"refers to itself through {ref} next to other keywords. Remove the other keywords."

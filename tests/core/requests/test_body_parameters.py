@@ -1,4 +1,4 @@
-"""What happens to every parameter of a request body, and the page that says so."""
+"""What happens to every parameter of a request body, and the page about it."""
 
 from __future__ import annotations
 
