@@ -17,6 +17,7 @@ import pytest
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.exceptions import ResultsTableError
 from airflow_provider_batch.warehouse.fit import STORES
+from airflow_provider_batch.warehouse.sinks.base import TableSink
 from airflow_provider_batch.warehouse.sinks.open import open_sink
 from airflow_provider_batch.warehouse.stored_types import Kind, duckdb_type, mysql_type, postgres_type
 from tests.warehouse.conftest import KNOWS_KEYS, Warehouse
@@ -475,3 +476,16 @@ def test_an_array_of_duckdb_for_shorter_vectors_is_refused(duckdb: Warehouse) ->
     assert "with 3 elements" in text
     run_remedies(duckdb, text)
     land(duckdb, [(*row("a"), [0.5, 1.0, 2.0])], columns=columns)
+
+
+@pytest.mark.parametrize(("native_type", "type_"), [("DATETIME(6)", "datetime"), ("TIME(6)", "time(3)")])
+def test_a_fraction_of_a_second_that_a_column_of_mysql_would_lose_has_a_limit(
+    mysql: Warehouse, native_type: str, type_: str
+) -> None:
+    create(mysql, f"x {type_}")
+    kind = T.TIME if native_type.startswith("TIME") else T.LOCAL_TIMESTAMP
+    column = Column("x", kind, native_type=native_type, database="MySQL")
+    sink = open_sink(mysql.hook, "results", (*COLUMNS, column))
+    sink.prepare()
+    assert isinstance(sink, TableSink)
+    assert sink.limits.columns["x"].fraction_digits == (3 if "(3)" in type_ else 0)

@@ -312,6 +312,8 @@ def test_duckdb_refuses_one_row(duckdb: Warehouse, definition: str, type_: Colum
     ("definition", "type_", "good", "bad"),
     [
         ("x enum('a', 'b')", ColumnType.TEXT, "a", "secret"),
+        ("x set('a', 'b')", ColumnType.TEXT, "a,b", "a,secret"),
+        ("x inet6", ColumnType.TEXT, "::1", "secret"),
         ("x decimal(4, 1)", ColumnType.NUMERIC, Decimal("0.5"), Decimal("98765.4")),
         ("x timestamp NULL", ColumnType.TIMESTAMP, START, START.replace(year=1066)),
         ("x integer, CONSTRAINT positive CHECK (x > 0)", ColumnType.INTEGER, 1, -98765),
@@ -331,6 +333,30 @@ def test_mysql_refuses_one_row(mysql: Warehouse, definition: str, type_: ColumnT
         ("b", 1),
         ("c", 1),
     ]
+
+
+@pytest.mark.parametrize(
+    ("type_", "good", "bad"),
+    [
+        ("inet", "10.0.0.1/32", "secret"),
+        ("macaddr", "08:00:2b:01:02:03", "secret"),
+        ("date", "2026-02-01", "2026-13-01"),
+        ("mood", "so so", "secret"),
+        ("short_address", "10.0.0.1/32", "::1"),
+    ],
+)
+def test_a_text_that_a_type_of_postgresql_does_not_have_costs_its_row(
+    postgres: Warehouse, type_: str, good: str, bad: str
+) -> None:
+    postgres.execute(
+        "CREATE TYPE mood AS ENUM ('so so'); CREATE DOMAIN short_address AS inet CHECK (family(value) = 4)"
+    )
+    create_results(postgres, f"x {type_}")
+    rows = [(*row("a"), good), (*row("b"), bad), (*row("c"), None)]
+    (refusal,) = land(postgres, rows, Column("x", ColumnType.TEXT))
+    assert (refusal.custom_id, refusal.column, refusal.landed) == ("b", "x", True)
+    assert "secret" not in refusal.message
+    assert table(postgres, "CAST(x AS text)") == {"a": (good,), "b": (None,), "c": (None,)}
 
 
 def test_a_trigger_of_mysql_refuses_a_row_without_showing_its_message(mysql: Warehouse) -> None:

@@ -255,6 +255,9 @@ def _format_problem(value: str, format: TextFormat, limits: ColumnLimits) -> str
 
 
 def _number_problem(value: int | float | Decimal, limits: ColumnLimits) -> str | None:
+    size = min((size for size in (limits.characters, limits.bytes) if size is not None), default=None)
+    if size is not None and not isinstance(value, bool) and len(_number_text(value)) > size:
+        return f"the number has {len(_number_text(value)):,} characters, but the column takes texts of {size:,}"
     if limits.integers is not None:
         smallest, largest = limits.integers
         if value != value or value in (float("inf"), float("-inf")) or value != int(value):
@@ -270,6 +273,11 @@ def _number_problem(value: int | float | Decimal, limits: ColumnLimits) -> str |
     if limits.float_bits is not None and not _survives_as_float(value, limits.float_bits):
         return f"the number has more digits than the column, which stores floats of {limits.float_bits} bits, keeps"
     return None
+
+
+def _number_text(value: int | float | Decimal) -> str:
+    """Return a number as a text column stores it."""
+    return f"{value:f}" if isinstance(value, Decimal) else str(value).removesuffix(".0")
 
 
 def _has_digits(value: int | float | Decimal, precision: int, scale: int) -> bool:

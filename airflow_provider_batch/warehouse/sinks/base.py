@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.core.landing.refusals import Refusal
-from airflow_provider_batch.core.landing.storage_limits import StorageLimits
+from airflow_provider_batch.core.landing.storage_limits import ColumnLimits, StorageLimits
 from airflow_provider_batch.core.schema.columns import Column
 from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.warehouse import naming
@@ -102,16 +102,25 @@ class TableSink(ABC, Generic[Plan]):
     def _describe_limits(self, matches: Mapping[str, TableColumn]) -> StorageLimits:
         """Return what the rows of a table with these columns can store. See `column_limits.limits_of_columns`."""
         limits = self._dialect.limits
-        columns = limits_of_columns(
-            [
-                column
-                for column in self._columns
-                # values that were read from a column of this type always fit
-                if column.name not in matches or not has_native_type(self._dialect, column, matches[column.name])
-            ],
-            matches,
-            text_bytes=limits.text_bytes,
-        )
+        # Values that were read from a column of this type always fit, except that MySQL's DATETIME without a number has
+        # no fraction of a second.
+        native_types = {
+            column.name: matches[column.name].stored
+            for column in self._columns
+            if column.name in matches and has_native_type(self._dialect, column, matches[column.name])
+        }
+        columns = {
+            **limits_of_columns(
+                [column for column in self._columns if column.name not in native_types],
+                matches,
+                text_bytes=limits.text_bytes,
+            ),
+            **{
+                name: ColumnLimits(fraction_digits=stored.fraction_digits)
+                for name, stored in native_types.items()
+                if stored.fraction_digits is not None
+            },
+        }
         return StorageLimits(columns=columns, row_bytes=limits.row_bytes)
 
     @abstractmethod

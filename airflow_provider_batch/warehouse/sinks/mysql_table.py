@@ -81,7 +81,9 @@ def landing_type(dialect: Dialect, column: Column, table_column: TableColumn) ->
         return dialect.types[ColumnType.TEXT]
     if column.type is ColumnType.NUMERIC and column.database == dialect.name:
         return column.native_type
-    if column.type is ColumnType.TEXT and table_column.stored.kind not in (Kind.TEXT, Kind.ENUM, Kind.ANY):
+    # a text that a parsed type does not have is refused with its row when it is stored
+    as_text = (Kind.TEXT, Kind.ENUM, Kind.PARSED, Kind.ANY)
+    if column.type is ColumnType.TEXT and table_column.stored.kind not in as_text:
         return table_column.type
     return dialect.types[column.type]
 

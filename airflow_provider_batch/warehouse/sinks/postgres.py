@@ -293,11 +293,14 @@ def _landing_field(types: Mapping[ColumnType, str], column: Column, table_column
     if column.type is ColumnType.FLOAT and kind is Kind.NUMERIC:
         # a cast from double precision would round to 15 digits
         return _LandingField(types[ColumnType.NUMERIC], encode)
-    if column.type is ColumnType.TEXT and (column.key or kind is not Kind.TEXT):
+    if column.type is ColumnType.TEXT and column.key:
         # COPY reads the text as the table's type. Keys that are equal in the table must be equal here too, and citext
         # or char(n) have their own equality.
         collation = getattr(table_column, "collation", "")
         return _LandingField(table_column.type + (f" COLLATE {collation}" if collation else ""), encode)
+    if column.type is ColumnType.TEXT and kind is not Kind.TEXT:
+        # A text that the type does not have is refused by the cast, with its row. COPY would refuse all rows.
+        return _LandingField("text", encode, f"CAST({{}} AS {_escape_braces(table_column.type)})")
     return _LandingField(types[column.type], encode)
 
 
