@@ -15,9 +15,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_batch.core.landing.storage_limits import StoredValue, storage_problems
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.exceptions import ResultsTableError, WarehouseError
 from airflow_provider_batch.warehouse import values
+from airflow_provider_batch.warehouse.sinks.base import TableSink
 from airflow_provider_batch.warehouse.sinks.open import open_sink
 from tests.warehouse.conftest import KNOWS_KEYS, Warehouse, other_warehouse
 from tests.warehouse.landing import COLUMNS, land, row, with_column
@@ -210,13 +212,18 @@ def test_keys_are_compared_as_the_table_compares_them(postgres: Warehouse) -> No
 
 
 @pytest.mark.parametrize("declared_type", ["NUMERIC", "STRING", "INTEGER", "DATE"])
-def test_text_is_refused_for_sqlite_columns_that_would_change_it(sqlite: Warehouse, declared_type: str) -> None:
+def test_keys_that_an_sqlite_column_would_change_are_refused(sqlite: Warehouse, declared_type: str) -> None:
     sqlite.execute(
         f"CREATE TABLE results (custom_id {declared_type} NOT NULL PRIMARY KEY, outcome text, output text, "
         "job_uid text, sealed_at text)"
     )
-    with pytest.raises(ResultsTableError, match=f"'custom_id' as {declared_type}, but it gets text"):
-        open_sink(sqlite.hook, "results", COLUMNS).prepare()
+    sink = open_sink(sqlite.hook, "results", COLUMNS)
+    sink.prepare()
+    assert isinstance(sink, TableSink)
+    problems = [
+        storage_problems([StoredValue("custom_id", ColumnType.TEXT, key)], sink.limits) for key in ("7", "007", "7.0")
+    ]
+    assert list(map(bool, problems)) == [False, True, True]
 
 
 @pytest.mark.parametrize("declared_type", ["VARCHAR(36)", "BLOB", "", "CLOB"])
