@@ -53,11 +53,17 @@ def strict_schema(source: Any) -> dict[str, Any]:
 
     Raises SchemaError naming the location in the output and suggesting a fix.
     """
-    author_root = author_schema(source)
-    strict_root = strict.to_strict(decimals.as_numbers(author_root)).schema
-    _check_validity(author_root)
-    _check_validity(strict_root)
-    strict.check_size(strict_root)
+    try:
+        author_root = author_schema(source)
+        strict_root = strict.to_strict(decimals.as_numbers(author_root)).schema
+        _check_validity(author_root)
+        _check_validity(strict_root)
+        strict.check_size(strict_root)
+    except RecursionError as error:
+        raise SchemaError(
+            f"output_schema: The schema is nested too deeply. Strict output accepts at most {strict.MAX_LEVELS} levels "
+            "of objects. Simplify the schema, or split it across several jobs."
+        ) from error
     return strict_root
 
 
@@ -78,6 +84,8 @@ def _check_validity(schema: dict[str, Any]) -> None:
         raise SchemaError(
             f"output_schema: The JSON Schema is not valid at {location}: {error.message.rstrip('.')}."
         ) from error
+    except ValueError as error:  # the validator limits the nesting to 255 levels
+        raise RecursionError from error
 
 
 def _from_pydantic(source: Any) -> dict[str, Any]:

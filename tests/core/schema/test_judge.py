@@ -194,6 +194,8 @@ STRING = {"type": "string"}
         ({"name": "ticket", "strict": True, "schema": wrap(STRING)}, ["response format", "under 'schema'"]),
         ({"name": "ticket", "parameters": wrap(STRING)}, ["a function", "under 'parameters'"]),
         (nest(11), ["11 levels", "at most 10"]),
+        (nest(200), ["nested too deeply", "at most 10"]),
+        (nest(400), ["nested too deeply", "at most 10"]),
         (
             {"type": "object", "properties": {str(n): STRING for n in range(5_001)}},
             ["5,001 properties", "at most 5,000"],
