@@ -18,6 +18,7 @@ import msgspec
 from airflow_provider_batch.core.schema import decimals, strict
 from airflow_provider_batch.core.schema.absent import ROOT_URI, without_absent
 from airflow_provider_batch.core.schema.convert import FORMAT_TYPES, IP_FORMATS, is_format, parse_json, truncate
+from airflow_provider_batch.core.schema.drafts import map_subschemas
 from airflow_provider_batch.core.schema.keywords import PYDANTIC_KEYWORD
 from airflow_provider_batch.core.schema.regex import PATTERN_OPTIONS
 
@@ -75,7 +76,7 @@ def _pydantic_check(schema: dict[str, Any]) -> _Check | None:
         return None
 
     is_valid = jsonschema_rs.Draft202012Validator(
-        schema,
+        _closed(schema),
         offline=True,
         validate_formats=True,
         pattern_options=PATTERN_OPTIONS,
@@ -94,6 +95,14 @@ def _pydantic_check(schema: dict[str, Any]) -> _Check | None:
             return None, _uncheckable(error)
 
     return check
+
+
+def _closed(schema: Any) -> Any:
+    """Return a schema whose objects have no other properties, because pydantic drops these from the value."""
+    if not isinstance(schema, dict):
+        return schema
+    node = map_subschemas(schema, _closed)
+    return {"additionalProperties": False, **node} if "properties" in node else node
 
 
 #: numbers that a float may round

@@ -206,6 +206,12 @@ def test_the_judge_accepts_what_the_model_accepts_and_nothing_else_but_nulls(
         (create_model("D", a=(Annotated[str, StringConstraints(to_lower=True)], ...)), {"a": "X"}, {"a": "x"}),
         (create_model("E", __config__=ConfigDict(str_to_upper=True), a=(str, ...)), {"a": "x"}, {"a": "X"}),
         (create_model("F", a=(list[set[int]], ...)), {"a": [[1, 2]]}, {"a": [[1, 2]]}),
+        (
+            create_model("G", a=(list[Address], ...)),
+            {"a": [{"city": "x", "mood": "y"}]},
+            {"a": [{"city": "x", "zip": None}]},
+        ),
+        (create_model("H", a=(create_model("I", b=(int, ...)), ...)), {"a": {"b": 1, "c": 2}}, {"a": {"b": 1}}),
     ],
 )
 def test_what_pydantic_changes_is_changed_even_if_the_json_schema_allows_it(
