@@ -411,7 +411,9 @@ def _expand_field(field: _Core) -> Any:
     schema, required = field["schema"], field["required"]
     inner = schema["schema"] if schema["type"] == "default" else schema
     expanded: Any = _expand(inner)
-    if not required and inner["type"] not in ("nullable", "any", "none"):
+    # sent as not nullable, see `strict`
+    is_tag = inner["type"] == "literal" and "default" in schema and inner["expected"] == [schema["default"]]
+    if not required and not is_tag and inner["type"] not in ("nullable", "any", "none"):
         has_default = "default" in schema
         wrapper = _null_is_default if has_default else _null_is_absent
         expanded = core_schema.no_info_wrap_validator_function(wrapper, expanded)

@@ -267,6 +267,22 @@ def test_formats_and_compiled_patterns_are_checked_without_refusing_other_fields
         assert {name: value[name] for name in answer} == answer
 
 
+class Circle(BaseModel):
+    kind: Literal["circle"] = "circle"
+    size: float
+
+
+class Square(BaseModel):
+    kind: Literal["square"] = "square"
+    size: float
+
+
+def test_a_tag_that_is_null_stands_for_no_model() -> None:
+    model = create_model("Drawing", shape=(Circle | Square, ...))
+    assert judge(model, {"shape": {"kind": "square", "size": 1.5}})[0] == {"shape": {"kind": "square", "size": 1.5}}
+    assert judge(model, {"shape": {"kind": None, "size": 1.5}})[0] is None
+
+
 def test_an_email_address_is_checked() -> None:
     pytest.importorskip("email_validator")
     from pydantic import EmailStr
