@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.jobs import Ticket, client_of, counts_of, query, run_job
 
@@ -172,12 +173,16 @@ def test_the_table_may_be_on_another_connection(
     assert sent_requests(result.return_values["submit"]["job_uid"]) == 1
 
 
+@pytest.mark.parametrize("reuse_from", [{"conn_id": "warehouse"}, {"table": "labels", "connection": "warehouse"}])
+def test_a_reuse_from_that_is_no_table_is_an_error_while_the_dag_is_parsed(reuse_from: object) -> None:
+    with pytest.raises(InputError, match="reuse_from: Expected a table"):
+        run_job(sql=TODAY, reuse_from=reuse_from)
+
+
 @pytest.mark.parametrize(
     ("reuse_from", "message"),
     [
         ("tickets", "has no column 'outcome', so it is not a results table"),
-        ({"conn_id": "warehouse"}, "Expected a table"),
-        ({"table": "labels", "connection": "warehouse"}, "Expected a table"),
         ({"conn_id": "nobody", "table": "labels"}, "There is no Airflow connection 'nobody'"),
     ],
 )

@@ -52,7 +52,7 @@ def test_a_job_with_more_batches_than_a_trigger_can_carry_waits_for_them_in_turn
     max_batches: int,
 ) -> None:
     monkeypatch.setattr("airflow_provider_batch.sensors.batch.MAX_BATCHES", max_batches)
-    with LocalServer(tmp_path / "server", in_progress=4) as server:
+    with LocalServer(tmp_path / "server", in_progress=10) as server:
         connect("openai_default", conn_type="openai", password="local", host=server.base_url)
         result = run_job(limits={"requests": 1})
 

@@ -401,11 +401,12 @@ class Landing:
         source: _Source,
         earlier_rank: int,
     ) -> Iterator[tuple[Any, ...]]:
+        spending = _UNKNOWN if answer.outcome in (Outcome.PENDING, Outcome.WITHHELD) else _FREE
         for row in duplicates:
             self._duplicate_ranks[earlier_rank] -= 1
             self._duplicate_ranks[answer.outcome.rank] += 1
             self._count_reason(answer)
-            yield self._row(row, answer, values, source._replace(attempt=0), _FREE)
+            yield self._row(row, answer, values, source._replace(attempt=0), spending)
 
     def _count_reason(self, answer: Answer) -> None:
         if answer.error_code:
