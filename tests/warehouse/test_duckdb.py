@@ -421,3 +421,18 @@ def test_the_error_for_an_integer_over_64_bits_does_not_show_it(duckdb: Warehous
     with pytest.raises(WarehouseError, match="out of range") as exc_info:
         land(duckdb, [(*row("a"), 98765432109876543210)], columns=with_column(Column("x", ColumnType.INTEGER)))
     assert "98765" not in str(exc_info.value)
+
+
+def test_landing_again_over_more_rows_than_the_default_memory_takes_continues_with_more(
+    duckdb: Warehouse, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("AIRFLOW__OPENAI_BATCH__DUCKDB_MEMORY_LIMIT", "45MB")
+    monkeypatch.setattr(duckdb_driver, "DEFAULT_MEMORY_LIMIT", "45MB")
+    rows = [row(f"row {number}", output="text " * 20) for number in range(100_000)]
+    land(duckdb, rows)
+    assert "needs more memory than DuckDB has by default" not in caplog.text
+
+    land(duckdb, rows)
+
+    assert "needs more memory than DuckDB has by default" in caplog.text
+    assert duckdb.execute("SELECT count(*) FROM results") == [(100_000,)]

@@ -259,6 +259,18 @@ def _bound_memory(hook: DbApiHook, conn: Any) -> None:
         conn.execute("SET threads = 1")
 
 
+def has_default_memory(conn: Any, error: BaseException) -> bool:
+    """Return whether an error says that the memory ran out, and the limit is the default of this package."""
+    import duckdb
+
+    if not isinstance(error, duckdb.OutOfMemoryException):
+        return False
+    with duckdb.connect(config={"memory_limit": DEFAULT_MEMORY_LIMIT}) as other:
+        query = "SELECT current_setting('memory_limit')"
+        is_default: bool = conn.execute(query).fetchone() == other.execute(query).fetchone()
+    return is_default
+
+
 def _set_temporary_folder(conn: Any) -> None:
     """Use a folder in the system's own temporary folder if DuckDB cannot create its folder.
 

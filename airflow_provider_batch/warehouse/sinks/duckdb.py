@@ -13,6 +13,7 @@ The temporary table holds decimals, JSON and vectors as text, and the SELECT cas
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -29,6 +30,7 @@ from airflow_provider_batch.warehouse import naming, precedence, values
 from airflow_provider_batch.warehouse.dialects.base import Binder
 from airflow_provider_batch.warehouse.dialects.duckdb import DUCKDB
 from airflow_provider_batch.warehouse.drivers.base import Driver
+from airflow_provider_batch.warehouse.drivers.duckdb import has_default_memory
 from airflow_provider_batch.warehouse.drivers.duckdb_values import from_native_text
 from airflow_provider_batch.warehouse.errors import NEXT_STEP, message_of, translate_errors
 from airflow_provider_batch.warehouse.refusals import Changes
@@ -42,6 +44,8 @@ _SENT_AS_TEXT = (ColumnType.NUMERIC, ColumnType.JSON, ColumnType.VECTOR)
 
 #: replaces `NOTHING_COMMITTED` once the rows are stored in several transactions
 _SOME_COMMITTED = "Some rows of this landing were committed. Landing again completes it."
+
+_log = logging.getLogger(__name__)
 
 _LANDING = "temp.main.batch_landing"
 
@@ -93,7 +97,20 @@ class DuckdbSink(TableSink[_Plan]):
     def _merge(self, conn: Any, plan: _Plan, count: int) -> tuple[Refusal, ...]:
         """Store all rows and return those that the database refused."""
         rows = _LandingRows(conn, self._dialect.driver, plan)
-        error = rows.run(plan.merge)
+        try:
+            error = rows.run(plan.merge)
+        except Exception as failure:
+            # an update of many rows at once needs memory that DuckDB cannot move to disk
+            if not has_default_memory(conn, failure):
+                raise
+            _log.warning(
+                "Storing %s rows in %s needs more memory than DuckDB has by default. This landing continues with "
+                "DuckDB's own limit.",
+                f"{count:,}",
+                self._target.name,
+            )
+            conn.execute("RESET memory_limit")
+            error = rows.run(plan.merge)
         refused_rows = self._refused_rows(f"{_SOME_COMMITTED} {NEXT_STEP}")
         if error is not None:
             conn.execute(plan.keep_best)
