@@ -146,7 +146,7 @@ class RefusedRows:
         if len(self._refusals) > MAX_REFUSED_ROWS:
             raise ResultsTableError(
                 f"The table refuses more than {MAX_REFUSED_ROWS:,} rows, the last one because of this: "
-                f"{self.refusals[-1].reason}. So many refusals show that the table does not fit the job. "
+                f"{self.refusals[-1].reason}. The table does not fit the job. "
                 f"{self._consequence}"
             )
 

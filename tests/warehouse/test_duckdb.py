@@ -167,7 +167,7 @@ def test_a_sort_and_a_join_larger_than_the_memory_use_the_disk_and_leave_nothing
     if place == "memory":
         warehouse, source = duckdb_warehouse(Path(":memory:"), monkeypatch), f"({query})"
     if place == "read-only folder":
-        # the tests may run as root, to whom no folder is read-only
+        # the tests may run as root, who can write to every folder
         monkeypatch.setattr("os.access", lambda path, mode: not str(path).startswith(str(folder)))
     spilled = False
     for sql, count in (

@@ -9,7 +9,7 @@ What the subset lacks is handled in one of three ways:
 * What the judge can check is not sent but stated in the description, and checked after the answer arrives.
 * What has the same meaning in other words is rewritten: `oneOf` as `anyOf`, a tuple as an array, `allOf` as one merged
   schema, a reference into the middle of the schema as a reference to a definition, and a root that is not an object as
-  a property of one.
+  a property of an object.
 * Anything else, such as an object whose properties have no names, is rejected with a way out.
 """
 

@@ -100,7 +100,7 @@ class DuckdbSink(TableSink[_Plan]):
         try:
             error = rows.run(plan.merge)
         except Exception as failure:
-            # an update of many rows at once needs memory that DuckDB cannot move to disk
+            # an update of many rows needs memory that DuckDB cannot move to disk
             if not has_default_memory(conn, failure):
                 raise
             _log.warning(
