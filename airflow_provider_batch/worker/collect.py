@@ -32,6 +32,7 @@ from airflow_provider_batch.core.ledger.state import ShardState
 from airflow_provider_batch.core.lifecycle import failures
 from airflow_provider_batch.core.lifecycle.collection import collect_again_at, describe_held, is_held, recent_failures
 from airflow_provider_batch.core.lifecycle.steps import Collect
+from airflow_provider_batch.core.pricing.lane import Lane
 from airflow_provider_batch.core.pricing.prices import Prices
 from airflow_provider_batch.core.provider.batch import BatchView, Status
 from airflow_provider_batch.core.schema.judge import SchemaJudge
@@ -210,6 +211,7 @@ class Collector:
         outcomes: Counter[Outcome] = Counter()
         transient = cut_off = answers = output_tokens = input_tokens = estimated_input_tokens = 0
         cost: Decimal | None = Decimal(0)
+        lane = Lane.STANDARD if shard.spec.synchronous else Lane.BATCH
         for line, answer in read_answers(folder, shard.spec, settled, rows, manifest.endpoint, self._judge):
             outcomes[answer.outcome] += 1
             transient += answer.outcome is Outcome.FAILED and answer.transient
@@ -222,9 +224,7 @@ class Collector:
                 if usage.input_tokens:
                     input_tokens += usage.input_tokens
                     estimated_input_tokens += rows[line].tokens
-                price = self._prices.cost(
-                    shard.model, usage, answered_by=answer.model, batch=not shard.spec.synchronous
-                )
+                price = self._prices.cost(shard.model, usage, answered_by=answer.model, lane=lane)
                 cost = None if cost is None or price is None else cost + price
         return msgspec.structs.replace(
             settled,

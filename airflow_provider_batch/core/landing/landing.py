@@ -55,6 +55,7 @@ from airflow_provider_batch.core.ledger.job import Manifest, ReusedFile, RowInde
 from airflow_provider_batch.core.ledger.records import Reason, Settled
 from airflow_provider_batch.core.ledger.state import JobState, ShardState, Submission
 from airflow_provider_batch.core.lifecycle.collection import held_batches
+from airflow_provider_batch.core.pricing.lane import Lane
 from airflow_provider_batch.core.pricing.prices import UNKNOWN_USAGE, Prices, Usage
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.core.schema.judge import SchemaJudge
@@ -498,7 +499,8 @@ class Landing:
         """Return the cost of an answer in US dollars, or None if its price or usage is unknown."""
         if answer.usage.is_zero:
             return Decimal(0)
-        return self._prices.cost(shard.model, answer.usage, answered_by=answer.model, batch=not shard.synchronous)
+        lane = Lane.STANDARD if shard.synchronous else Lane.BATCH
+        return self._prices.cost(shard.model, answer.usage, answered_by=answer.model, lane=lane)
 
     def _row(
         self, row: RowIndex, answer: Answer, values: Sequence[Any], source: _Source, spending: Spending

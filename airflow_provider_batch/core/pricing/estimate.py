@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from airflow_provider_batch.core.ledger.job import Estimate
+from airflow_provider_batch.core.pricing.lane import Lane
 from airflow_provider_batch.core.pricing.prices import Prices, Rate, Usage, linear_cost
 from airflow_provider_batch.core.requests.outline import Outline
 from airflow_provider_batch.core.tokens.estimate import RequestTokens, estimate_request
@@ -120,7 +121,9 @@ class Estimator:
             unknown_models=unknown_models,
             counted_requests=sum(totals.counter.counted_requests for totals in self._totals.values()),
             standard_price_models=sorted(
-                model for model, totals in self._totals.items() if totals.rate is not None and not totals.rate.batch
+                model
+                for model, totals in self._totals.items()
+                if totals.rate is not None and totals.rate.lane is not Lane.BATCH
             ),
             earlier_answers=answers,
         )
@@ -137,7 +140,7 @@ def highest_cost(prices: Prices, endpoint: str, model: str, body: bytes, tokens:
     :param tokens: the estimated input tokens of the request.
     """
     output = 0 if endpoint in _WITHOUT_OUTPUT else _high_output(estimate_request(body), tokens)
-    return prices.cost(model, Usage(input_tokens=tokens, output_tokens=output), batch=False)
+    return prices.cost(model, Usage(input_tokens=tokens, output_tokens=output), lane=Lane.STANDARD)
 
 
 class CanaryUsage(msgspec.Struct, frozen=True):

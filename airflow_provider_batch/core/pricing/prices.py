@@ -14,13 +14,19 @@ from typing import Any
 
 import genai_prices
 import msgspec
-from genai_prices.types import ModelPrice, TieredPrices
+from genai_prices.types import ModelInfo, ModelPrice, PriceCalculation, TieredPrices
 
+from airflow_provider_batch.core.pricing.lane import Lane
 from airflow_provider_batch.exceptions import InputError
 
 _PROVIDER = "openai"
 
-_BATCH = {"processing": "batch"}
+#: what selects the price of a lane in genai-prices
+_CONTEXTS: dict[Lane, dict[str, str] | None] = {
+    Lane.BATCH: {"processing": "batch"},
+    Lane.FLEX: {"service_tier": "flex"},
+    Lane.STANDARD: None,
+}
 
 #: Models that genai-prices lists without a batch price. OpenAI halves their price in batches, as it does for all models
 #: that the Batch API accepts (https://platform.openai.com/docs/guides/batch).
@@ -64,20 +70,24 @@ class Rate(msgspec.Struct, frozen=True):
     #: price of input tokens that the provider had in its cache
     cached: Decimal
     output: Decimal
-    #: False if no batch price is known, so that this is the standard price
-    batch: bool
+    #: the lane with this price: STANDARD for a batch if no batch price is known
+    lane: Lane
     #: origin of the price, as shown to people
     source: str
     #: requests with more input tokens than this cost more; None if the price does not depend on the size
     max_input_tokens: int | None = None
+    #: price of all tokens of such a request
+    large: Rate | None = None
+
+    def for_size(self, input_tokens: int) -> Rate:
+        """Return the price of a request with this many input tokens."""
+        if self.large is None or self.max_input_tokens is None or input_tokens <= self.max_input_tokens:
+            return self
+        return self.large.for_size(input_tokens)
 
 
-class _ModelPrices(msgspec.Struct, frozen=True):
-    batch: Rate
-    #: None if the caller gave the price, because the standard price of the model is then unknown
-    standard: Rate | None
-    #: name of the model in genai-prices
-    reference: str
+#: the prices of a model by lane. A lane without a known price is missing
+_ModelRates = dict[Lane, Rate]
 
 
 class Prices:
@@ -90,68 +100,73 @@ class Prices:
         price. The numbers are US dollars per million tokens in a batch. "cached" is optional and defaults to "input".
         Raises InputError for anything else.
         """
-        self._models: dict[str, _ModelPrices | None] = {}
+        self._models: dict[str, _ModelRates | None] = {}
         aliases: dict[str, str] = {}
         for model, price in (overrides or {}).items():
             if isinstance(price, str):
                 aliases[model] = price
             else:
-                self._models[model] = _custom_prices(model, price)
+                self._models[model] = _custom_rates(model, price)
         self._overridden_models = frozenset(overrides or {})
         for model, same_priced_model in aliases.items():
-            prices = None if same_priced_model in aliases else self._model_prices(same_priced_model)
-            if prices is None:
+            rates = None if same_priced_model in aliases else self._rates(same_priced_model)
+            if rates is None:
                 raise InputError(
                     f"prices: {model!r} should cost the same as {same_priced_model!r}, but the price of "
                     f"{same_priced_model!r} is unknown. "
                     f'Give the price of {model!r} as {{"input": …, "output": …}} in US dollars per million tokens.'
                 )
-            self._models[model] = prices
-        self._cached_costs = lru_cache(_CACHE_SIZE)(self._calculate_costs)
+            self._models[model] = rates
+        self._cached_cost = lru_cache(_CACHE_SIZE)(self._calculate_cost)
 
-    def rate(self, model: str) -> Rate | None:
-        """Return the batch price of a model, or None if it is unknown."""
-        prices = self._model_prices(model)
-        return None if prices is None else prices.batch
+    def rate(self, model: str, lane: Lane = Lane.BATCH) -> Rate | None:
+        """Return the price of a model, or None if it is unknown.
 
-    def cost(self, model: str, usage: Usage, *, answered_by: str | None = None, batch: bool = True) -> Decimal | None:
+        If no batch price of a model is known, its batches are assumed to cost the standard price.
+        """
+        rates = self._rates(model)
+        return None if rates is None else rates.get(lane)
+
+    def has_flex(self, model: str) -> bool:
+        """Return whether a price of the flex tier is published for a model."""
+        return self.rate(model, Lane.FLEX) is not None
+
+    def cost(
+        self, model: str, usage: Usage, *, answered_by: str | None = None, lane: Lane = Lane.BATCH
+    ) -> Decimal | None:
         """Return the cost of an answer in US dollars, or None if its price or its usage is unknown.
 
         `model` is the requested model, `answered_by` the model that the answer names. The price of the latter applies,
         unless it is unknown or the caller gave a price for `model`. Cache writes are not included, because answers do
-        not report them. Without `batch`, the cost is at the standard price, or at the caller's price if there is one.
+        not report them. A price that the caller gave also applies outside of batches.
         """
-        batch_cost, standard_cost = self._cached_costs(model, usage, answered_by)
-        return batch_cost if batch or standard_cost is None else standard_cost
+        return self._cached_cost(model, usage, answered_by, lane)
 
     def standard_cost(self, model: str, usage: Usage, *, answered_by: str | None = None) -> Decimal | None:
-        """Return what the same answer would cost outside a batch, in US dollars, or None if that is unknown."""
-        return self._cached_costs(model, usage, answered_by)[1]
+        """Return what the same answer would cost at the published standard price, or None if that is unknown."""
+        rates = self._applicable_rates(model, answered_by)
+        if rates is None or rates[Lane.STANDARD].lane is not Lane.STANDARD:
+            return None
+        return self.cost(model, usage, answered_by=answered_by, lane=Lane.STANDARD)
 
-    def _calculate_costs(
-        self, model: str, usage: Usage, answered_by: str | None
-    ) -> tuple[Decimal | None, Decimal | None]:
-        """Return the cost of an answer in a batch, and its cost outside a batch."""
-        prices = self._applicable_prices(model, answered_by)
-        if prices is None:
-            return None, None
-        standard = None if prices.standard is None else _cost(prices.standard, usage, prices.reference, None)
-        return _cost(prices.batch, usage, prices.reference, _BATCH), standard
+    def _calculate_cost(self, model: str, usage: Usage, answered_by: str | None, lane: Lane) -> Decimal | None:
+        rate = (self._applicable_rates(model, answered_by) or {}).get(lane)
+        return None if rate is None else _cost(rate, usage)
 
-    def _applicable_prices(self, model: str, answered_by: str | None) -> _ModelPrices | None:
+    def _applicable_rates(self, model: str, answered_by: str | None) -> _ModelRates | None:
         if answered_by and model not in self._overridden_models:
-            prices = self._model_prices(answered_by)
-            if prices is not None:
-                return prices
-        return self._model_prices(model)
+            rates = self._rates(answered_by)
+            if rates is not None:
+                return rates
+        return self._rates(model)
 
-    def _model_prices(self, model: str) -> _ModelPrices | None:
+    def _rates(self, model: str) -> _ModelRates | None:
         if model not in self._models:
-            self._models[model] = _published_prices(model)
+            self._models[model] = _published_rates(model)
         return self._models[model]
 
 
-def _custom_prices(model: str, price: Any) -> _ModelPrices:
+def _custom_rates(model: str, price: Any) -> _ModelRates:
     example = 'Give {"input": 0.1, "output": 0.4} in US dollars per million tokens, or the name of a model'
     if not isinstance(price, Mapping) or not {"input", "output"} <= price.keys() <= {"input", "output", "cached"}:
         raise InputError(f"prices: {price!r} is not a valid price for {model!r}. {example}.")
@@ -167,30 +182,42 @@ def _custom_prices(model: str, price: Any) -> _ModelPrices:
         input=numbers["input"],
         cached=numbers.get("cached", numbers["input"]),
         output=numbers["output"],
-        batch=True,
+        lane=Lane.BATCH,
         source="prices",
     )
-    return _ModelPrices(batch=rate, standard=None, reference=model)
+    published_lanes = _published_rates(model) or {Lane.BATCH: rate, Lane.STANDARD: rate}
+    return dict.fromkeys(published_lanes, rate)
 
 
-def _published_prices(model: str) -> _ModelPrices | None:
+def _published_rates(model: str) -> _ModelRates | None:
     try:
-        batch = _look_up(genai_prices.Usage(), model, _BATCH)
-        standard = _look_up(genai_prices.Usage(), model, None)
+        model_info = _look_up(model, None).model
     except LookupError:
         return None
-    now = datetime.now(UTC)
-    has_batch_price = any(
-        variant.when == _BATCH and (variant.constraint is None or variant.constraint.active(now))
-        for variant in batch.model.price_variants or ()
-    )
-    source = f"genai-prices {genai_prices.__version__}: {batch.model.id}"
-    rate = _rate(batch.model_price, has_batch_price, source)
-    if rate is None:
+    rates = {lane: _published_rate(model, model_info, lane) for lane in Lane if _has_price(model_info, lane)}
+    standard = rates[Lane.STANDARD]
+    if standard is None:
         return None
-    if not has_batch_price and batch.model.id in _HALF_PRICE_IN_BATCHES:
-        rate = _halve(rate)
-    return _ModelPrices(batch=rate, standard=_rate(standard.model_price, False, source), reference=model)
+    if not rates.get(Lane.BATCH):
+        # half of nothing is nothing
+        is_half = model_info.id in _HALF_PRICE_IN_BATCHES or not (standard.input or standard.output)
+        rates[Lane.BATCH] = _halve(standard) if is_half else standard
+    return {lane: rate for lane, rate in rates.items() if rate is not None}
+
+
+def _has_price(model: ModelInfo, lane: Lane) -> bool:
+    """Return whether genai-prices lists a price of its own for a lane, and it is in force."""
+    context = _CONTEXTS[lane]
+    now = datetime.now(UTC)
+    return context is None or any(
+        variant.when == context and (variant.constraint is None or variant.constraint.active(now))
+        for variant in model.price_variants or ()
+    )
+
+
+def _published_rate(model: str, model_info: ModelInfo, lane: Lane) -> Rate | None:
+    price = _look_up(model, _CONTEXTS[lane]).model_price
+    return _rate(price, lane, f"genai-prices {genai_prices.__version__}: {model_info.id}")
 
 
 def _halve(rate: Rate) -> Rate:
@@ -198,47 +225,55 @@ def _halve(rate: Rate) -> Rate:
         input=rate.input / 2,
         cached=rate.cached / 2,
         output=rate.output / 2,
-        batch=True,
+        lane=Lane.BATCH,
         source=f"half of the standard price of {rate.source}",
+        max_input_tokens=rate.max_input_tokens,
+        large=None if rate.large is None else _halve(rate.large),
     )
 
 
-def _look_up(usage: genai_prices.Usage, model: str, context: Any) -> genai_prices.types.PriceCalculation:
-    return genai_prices.calc_price(usage, model, provider_id=_PROVIDER, price_context=context)
+def _look_up(model: str, context: dict[str, str] | None) -> PriceCalculation:
+    return genai_prices.calc_price(genai_prices.Usage(), model, provider_id=_PROVIDER, price_context=context)
 
 
-def _rate(price: ModelPrice, batch: bool, source: str) -> Rate | None:
+def _rate(price: ModelPrice, lane: Lane, source: str) -> Rate | None:
     if all(value is None for value in vars(price).values()):
         # a model that is listed without any price is free, such as OpenAI's moderation models
-        return Rate(input=Decimal(0), cached=Decimal(0), output=Decimal(0), batch=True, source=source)
-    entries = (price.input_mtok, price.cache_read_mtok, price.output_mtok)
-    tier_starts = [tier.start for entry in entries if isinstance(entry, TieredPrices) for tier in entry.tiers]
-    base = [entry.base if isinstance(entry, TieredPrices) else entry for entry in entries]
-    if base[0] is None:
+        return Rate(input=Decimal(0), cached=Decimal(0), output=Decimal(0), lane=lane, source=source)
+    if price.input_mtok is None:
         return None
-    return Rate(
-        input=base[0],
-        cached=base[0] if base[1] is None else base[1],
-        # embedding models have no output and therefore no price for it
-        output=Decimal(0) if base[2] is None else base[2],
-        batch=batch,
-        source=source,
-        max_input_tokens=min(tier_starts, default=None),
-    )
+    prices = (price.input_mtok, price.cache_read_mtok, price.output_mtok)
+    starts = sorted({tier.start for entry in prices if isinstance(entry, TieredPrices) for tier in entry.tiers})
+    rate: Rate | None = None
+    for start, next_start in reversed(list(zip([-1, *starts], [*starts, None], strict=True))):
+        input_price, cached_price, output_price = (_price_above(entry, start) for entry in prices)
+        rate = Rate(
+            input=input_price or Decimal(0),
+            cached=(input_price or Decimal(0)) if cached_price is None else cached_price,
+            # embedding models have no output and therefore no price for it
+            output=output_price or Decimal(0),
+            lane=lane,
+            source=source,
+            max_input_tokens=next_start,
+            large=rate,
+        )
+    return rate
 
 
-def _cost(rate: Rate, usage: Usage, reference: str, context: dict[str, str] | None) -> Decimal | None:
+def _price_above(price: Decimal | TieredPrices | None, input_tokens: int) -> Decimal | None:
+    """Return the price for requests with more than this many input tokens."""
+    if not isinstance(price, TieredPrices):
+        return price
+    return next((tier.price for tier in reversed(price.tiers) if tier.start <= input_tokens), price.base)
+
+
+def _cost(rate: Rate, usage: Usage) -> Decimal | None:
     if _needs_unknown_tokens(rate, usage):
         return None
     input_tokens = max(usage.input_tokens or 0, 0)
     cached_tokens = min(max(usage.cached_tokens or 0, 0), input_tokens)
     output_tokens = max(usage.output_tokens or 0, 0)
-    if rate.max_input_tokens is not None and input_tokens > rate.max_input_tokens:
-        large_usage = genai_prices.Usage(
-            input_tokens=input_tokens, cache_read_tokens=cached_tokens, output_tokens=output_tokens
-        )
-        return _look_up(large_usage, reference, context).total_price
-    return linear_cost(rate, input_tokens - cached_tokens, cached_tokens, output_tokens)
+    return linear_cost(rate.for_size(input_tokens), input_tokens - cached_tokens, cached_tokens, output_tokens)
 
 
 def _needs_unknown_tokens(rate: Rate, usage: Usage) -> bool:
@@ -251,7 +286,7 @@ def _needs_unknown_tokens(rate: Rate, usage: Usage) -> bool:
 
 
 def linear_cost(rate: Rate, uncached_tokens: int, cached_tokens: int, output_tokens: int) -> Decimal:
-    """Return the cost of tokens in US dollars, at the prices for requests within `Rate.max_input_tokens`."""
+    """Return the cost of tokens in US dollars, whatever `Rate.max_input_tokens` says."""
     return (rate.input * uncached_tokens + rate.cached * cached_tokens + rate.output * output_tokens) / _MILLION
 
 

@@ -17,6 +17,7 @@ from airflow_provider_batch.core.ledger.fold import fold
 from airflow_provider_batch.core.ledger.job import Estimate, Shard
 from airflow_provider_batch.core.lifecycle.canary_verdict import CanaryResult, judge_canary
 from airflow_provider_batch.core.pricing.estimate import CanaryUsage, RemainingRequests, estimate_after_canary
+from airflow_provider_batch.core.pricing.lane import Lane
 from airflow_provider_batch.core.pricing.prices import Prices, Usage
 from airflow_provider_batch.core.provider.limits import Limits
 from airflow_provider_batch.core.sealing.deduplicate import DuplicateReader
@@ -328,10 +329,10 @@ def test_large_prompts_keep_their_higher_price() -> None:
 
 def test_synchronous_requests_cost_the_standard_price_or_the_one_that_the_author_set() -> None:
     usage = Usage(input_tokens=1_000_000)
-    assert Prices().cost("gpt-5-mini", usage, batch=False) == Prices().standard_cost("gpt-5-mini", usage)
+    assert Prices().cost("gpt-5-mini", usage, lane=Lane.STANDARD) == Prices().standard_cost("gpt-5-mini", usage)
     prices = Prices({"mine": {"input": 3, "output": 4}})
-    assert prices.cost("mine", usage, batch=False) == 3
-    assert Prices().cost("nobody's", usage, batch=False) is None
+    assert prices.cost("mine", usage, lane=Lane.STANDARD) == 3
+    assert Prices().cost("nobody's", usage, lane=Lane.STANDARD) is None
 
 
 _NO_USAGE = CanaryUsage(0, 0, 0, Decimal(0))

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_batch.core.pricing.estimate import HIGH_OUTPUT, LOW_OUTPUT, SPREAD, Estimator
+from airflow_provider_batch.core.pricing.lane import Lane
 from airflow_provider_batch.core.pricing.prices import UNKNOWN_USAGE, Prices, Usage
 from airflow_provider_batch.core.tokens.estimate import estimate_request
 from airflow_provider_batch.exceptions import InputError
@@ -35,14 +36,14 @@ def test_the_rate_is_the_published_batch_price(model: str, input: str, cached: s
     rate = Prices().rate(model)
     assert rate is not None
     assert (rate.input, rate.cached, rate.output) == (Decimal(input), Decimal(cached), Decimal(output))
-    assert rate.batch
+    assert rate.lane is Lane.BATCH
     assert "genai-prices" in rate.source
 
 
 def test_a_standard_price_used_for_lack_of_a_batch_price_is_marked() -> None:
     rate = Prices().rate("davinci-002")
     assert rate is not None
-    assert (rate.input, rate.output, rate.batch) == (Decimal(2), Decimal(2), False)
+    assert (rate.input, rate.output, rate.lane) == (Decimal(2), Decimal(2), Lane.STANDARD)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,7 @@ def test_embeddings_cost_half_in_batches(model: str, standard: str, batch: str) 
     prices, usage = Prices(), Usage(input_tokens=1_000_000)
     rate = prices.rate(model)
     assert rate is not None
-    assert (rate.input, rate.output, rate.batch) == (Decimal(batch), Decimal(0), True)
+    assert (rate.input, rate.output, rate.lane) == (Decimal(batch), Decimal(0), Lane.BATCH)
     assert rate.source.startswith("half of the standard price of genai-prices")
     assert (prices.cost(model, usage), prices.standard_cost(model, usage)) == (Decimal(batch), Decimal(standard))
 
@@ -65,13 +66,13 @@ def test_embeddings_cost_half_in_batches(model: str, standard: str, batch: str) 
 def test_a_model_whose_published_batch_price_equals_the_standard_price_is_not_marked() -> None:
     rate = Prices().rate("gpt-3.5-turbo-1106")
     assert rate is not None
-    assert (rate.input, rate.output, rate.batch) == (Decimal(1), Decimal(2), True)
+    assert (rate.input, rate.output, rate.lane) == (Decimal(1), Decimal(2), Lane.BATCH)
 
 
 def test_moderation_is_free_and_a_model_without_a_price_per_token_is_unknown() -> None:
     rate = Prices().rate("omni-moderation-latest")
     assert rate is not None
-    assert (rate.input, rate.output, rate.batch) == (Decimal(0), Decimal(0), True)
+    assert (rate.input, rate.output, rate.lane) == (Decimal(0), Decimal(0), Lane.BATCH)
     assert Prices().rate("whisper-1") is None
 
 
@@ -82,6 +83,28 @@ def test_an_unknown_price_is_none_rather_than_zero(model: str) -> None:
     assert prices.rate(model) is None
     assert prices.cost(model, usage) is None
     assert prices.standard_cost(model, usage) is None
+
+
+def test_a_flex_price_exists_where_it_is_published() -> None:
+    prices, usage = Prices(), Usage(input_tokens=MILLION, output_tokens=MILLION)
+    assert (prices.has_flex("gpt-5-mini"), prices.has_flex("gpt-5-mini-2025-08-07")) == (True, True)
+    assert prices.cost("gpt-5-mini", usage, lane=Lane.FLEX) == prices.cost("gpt-5-mini", usage)
+    for model in ("gpt-4.1", "text-embedding-3-small", "gpt-5.3-codex", "my-deployment"):
+        assert not prices.has_flex(model)
+        assert prices.cost(model, usage, lane=Lane.FLEX) is None
+    assert prices.cost("gpt-4.1", usage, lane=Lane.STANDARD) == 10
+
+
+def test_a_custom_price_applies_in_every_lane_that_the_model_has() -> None:
+    price = {"input": 1, "output": 2}
+    prices = Prices({"gpt-5-mini": price, "gpt-4.1": price, "my-deployment": price, "alias": "gpt-5-nano"})
+    usage = Usage(input_tokens=MILLION, output_tokens=MILLION)
+    assert [prices.cost("gpt-5-mini", usage, lane=lane) for lane in Lane] == [3, 3, 3]
+    for model in ("gpt-4.1", "my-deployment"):
+        assert [prices.cost(model, usage, lane=lane) for lane in Lane] == [3, None, 3]
+    assert [prices.cost("alias", usage, lane=lane) for lane in Lane] == [
+        prices.cost("gpt-5-nano", usage, lane=lane) for lane in Lane
+    ]
 
 
 def test_cached_input_is_charged_at_its_own_rate() -> None:
@@ -137,8 +160,13 @@ def test_the_cost_equals_that_of_genai_prices_even_for_large_requests(model: str
     prices = Prices()
     for context, ours in (
         ({"processing": "batch"}, prices.cost(model, usage)),
+        ({"service_tier": "flex"}, prices.cost(model, usage, lane=Lane.FLEX)),
+        (None, prices.cost(model, usage, lane=Lane.STANDARD)),
         (None, prices.standard_cost(model, usage)),
     ):
+        if context == {"service_tier": "flex"} and not prices.has_flex(model):
+            assert ours is None
+            continue
         theirs = genai_prices.calc_price(
             genai_prices.Usage(
                 input_tokens=usage.input_tokens,
@@ -171,7 +199,7 @@ def test_a_custom_price_applies_to_any_model_that_answers() -> None:
     assert prices.cost("gpt-5-mini", usage) == Decimal("1.1375")
     rate = prices.rate("mine")
     assert rate is not None
-    assert rate.batch
+    assert rate.lane is Lane.BATCH
     assert Prices({"a": {"input": 1, "output": 2}}).cost("a", Usage(input_tokens=9, cached_tokens=9)) == Decimal(
         "0.000009"
     )
