@@ -21,8 +21,8 @@ from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
+from airflow_provider_batch.core.tokens.counter import tokenizer
 from airflow_provider_batch.core.tokens.estimate import Encoding, estimate_tokens
-from airflow_provider_batch.core.tokens.tiktoken_counter import tokenizer
 from benchmarks.measure import MB, Figure, measure_time, report
 
 

@@ -37,9 +37,9 @@ def log_build(log: Log, build: Build, *, compared: bool = False) -> None:
         more = f" | and {len(changes) - MAX_CHANGES} more" if len(changes) > MAX_CHANGES else ""
         log.info("Changed in the output_schema, so that the provider accepts it: %s%s", first, more)
     if estimate.counted_requests:
-        method = f"corrected by tiktoken, which counted {format_count(estimate.counted_requests, 'request')}"
+        method = f"based on exact counts of {format_count(estimate.counted_requests, 'request')}"
     else:
-        method = "estimated, because tiktoken or its vocabulary is not installed"
+        method = "estimated, because the extra `tokens` is not installed"
     log.info("About %s input tokens (%s)", f"{estimate.input_tokens:,}", method)
     models = {shard.model for shard in manifest.shards}
     for model, tokens in manifest.learned_tokens.items():

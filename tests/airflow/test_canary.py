@@ -108,23 +108,41 @@ def test_an_answer_to_the_canary_costs_the_standard_price(warehouse: Path) -> No
     assert float(summary["standard_cost_usd"]) == pytest.approx(sum(row[0] * 0.25 + row[1] * 2 for row in rows) / 1e6)
 
 
-def test_images_that_cost_more_than_the_ceiling_are_refused_by_what_the_canary_reports(
+NUMBERS = (
+    "WITH RECURSIVE numbers(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM numbers WHERE id < 200) "
+    "SELECT id FROM numbers"
+)
+
+
+def test_images_that_cost_more_than_the_ceiling_are_refused_before_anything_is_sent(
     warehouse: Path, count_calls: Callable[[], dict[str, int]]
 ) -> None:
     image = {"type": "image_url", "image_url": {"url": "https://example.com/{{ row.id }}.png"}}
+    prompt = [{"type": "text", "text": "What is in picture {{ row.id }}?"}, image]
+    # 200 images of at least 25,501 tokens: $0.38
+    with pytest.raises(
+        AirflowFailException, match=r"at least \$0\.\d+ .* max_cost_usd is \$0\.05. Nothing was uploaded"
+    ):
+        submit_job(Instance(), sql=NUMBERS, prompt=prompt, model="gpt-4o-mini", max_output_tokens=20, max_cost_usd=0.05)
+    assert not sum(count_calls().values())
+
+
+def test_a_job_that_costs_more_than_the_ceiling_is_refused_by_what_the_canary_reports(
+    warehouse: Path, count_calls: Callable[[], dict[str, int]]
+) -> None:
     arguments: dict[str, Any] = {
-        "sql": "WITH RECURSIVE numbers(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM numbers WHERE id < 200) "
-        "SELECT id FROM numbers",
-        "prompt": [{"type": "text", "text": "What is in picture {{ row.id }}?"}, image],
+        "sql": NUMBERS,
+        # 50,000 spaces are few tokens, but the local server reports one token per four bytes.
+        "prompt": f"{{{{ row.id }}}}{' ' * 50_000}.",
         "model": "gpt-4o-mini",
         "max_output_tokens": 20,
-        "max_cost_usd": 0.05,
+        "max_cost_usd": 0.08,
     }
-    # 200 images of 25,501 tokens each: $0.38
-    assert submit_job(Instance(), canary=0, **arguments)["estimate"]["low_usd"] < 0.05
+    # 200 prompts of 12,500 tokens: $0.19
+    assert submit_job(Instance(), canary=0, **arguments)["estimate"]["low_usd"] < 0.08
 
     with pytest.raises(
-        AirflowFailException, match=r"at least \$0\.38\d+ .* max_cost_usd is \$0\.05. Nothing was uploaded"
+        AirflowFailException, match=r"at least \$0\.19\d* .* max_cost_usd is \$0\.08. Nothing was uploaded"
     ):
         submit_job(Instance(), **arguments)
 

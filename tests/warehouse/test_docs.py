@@ -215,7 +215,7 @@ def test_the_extras_of_the_page_exist() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     extras = set(re.findall(r"\| `([a-z]+)` \|$", PAGE, flags=re.MULTILINE)) | set(re.findall(r"-batch\[(\w+)\]", PAGE))
     assert extras == {"postgres", "sqlite", "duckdb", "mysql"}
-    assert extras | {"tiktoken"} <= set(project["optional-dependencies"])
+    assert extras | {"tokens"} <= set(project["optional-dependencies"])
 
 
 def test_the_lifecycle_rule_of_the_page_is_one_rule_for_all_objects() -> None:

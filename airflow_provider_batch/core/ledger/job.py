@@ -120,7 +120,7 @@ class Estimate(msgspec.Struct, frozen=True):
     unknown_models: list[str] = []
     #: models for which only the standard price is known; it is used instead of the batch price
     standard_price_models: list[str] = []
-    #: number of requests whose prompt was counted with tiktoken; the input tokens of the others are estimated
+    #: number of requests whose prompt was counted with a tokenizer; the input tokens of the others are estimated
     counted_requests: int = 0
     #: number of answers of earlier jobs on which the output is based; 0 if there are none
     earlier_answers: int = 0

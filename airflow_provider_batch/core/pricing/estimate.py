@@ -21,13 +21,13 @@ from airflow_provider_batch.core.ledger.job import Estimate
 from airflow_provider_batch.core.pricing.lane import Lane
 from airflow_provider_batch.core.pricing.prices import Prices, Rate, Usage, linear_cost
 from airflow_provider_batch.core.requests.outline import Outline
-from airflow_provider_batch.core.tokens.estimate import RequestTokens, estimate_request
-from airflow_provider_batch.core.tokens.tiktoken_counter import TokenCounter
+from airflow_provider_batch.core.tokens.counter import TokenCounter
+from airflow_provider_batch.core.tokens.request import RequestTokens, estimate_request
 
 #: output tokens of an answer at the low end of an estimate
 LOW_OUTPUT = 10
 
-#: high end of the output tokens of an answer without a cap, or the number of input tokens if that is higher
+#: high end of the output tokens of an answer without a cap, or the tokens of the prompt's texts if that is higher
 HIGH_OUTPUT = 1_000
 
 #: If the mean output of a model is known, an estimate ranges from the mean divided by this factor to the mean times
@@ -65,13 +65,13 @@ class Estimator:
         totals = self._totals.get(model)
         if totals is None:
             totals = self._totals[model] = _ModelTotals(self._prices.rate(model), TokenCounter(model))
-        request = None if outline is None else outline.estimate(leaf_values, totals.counter.encoding)
+        request = None if outline is None else outline.estimate(leaf_values, model)
         if request is None:
-            request = estimate_request(body, totals.counter.encoding)
+            request = estimate_request(body, model)
         tokens = max(totals.counter.count(request), inputs)
         low = high = 0
         if self._has_output:
-            high = _high_output(request, tokens)
+            high = _high_output(request)
             low = min(request.choices * LOW_OUTPUT, high)
         totals.requests += 1
         totals.input_tokens += tokens
@@ -129,8 +129,8 @@ class Estimator:
         )
 
 
-def _high_output(request: RequestTokens, input_tokens: int) -> int:
-    per_choice = max(HIGH_OUTPUT, input_tokens) if request.cap is None else max(request.cap, 0)
+def _high_output(request: RequestTokens) -> int:
+    per_choice = max(HIGH_OUTPUT, request.text_tokens) if request.cap is None else max(request.cap, 0)
     return request.choices * per_choice
 
 
@@ -139,7 +139,7 @@ def highest_cost(prices: Prices, endpoint: str, model: str, body: bytes, tokens:
 
     :param tokens: the estimated input tokens of the request.
     """
-    output = 0 if endpoint in _WITHOUT_OUTPUT else _high_output(estimate_request(body), tokens)
+    output = 0 if endpoint in _WITHOUT_OUTPUT else _high_output(estimate_request(body, model))
     return prices.cost(model, Usage(input_tokens=tokens, output_tokens=output), lane=Lane.STANDARD)
 
 

@@ -8,13 +8,29 @@ functions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
 
 from airflow_provider_batch.core.requests import answer_size
 from airflow_provider_batch.core.requests.body_form import Form
-from airflow_provider_batch.core.tokens import estimate
-from airflow_provider_batch.core.tokens.estimate import Encoding, RequestTokens, estimate_tokens
+from airflow_provider_batch.core.tokens.estimate import encoding_of, estimate_tokens
+from airflow_provider_batch.core.tokens.media import Media, media_tokens
+from airflow_provider_batch.core.tokens.request import RAW_KEYS, RequestTokens, estimate_request
+
+
+class _Common(NamedTuple):
+    """What all requests of a form to a model have in common."""
+
+    #: the request without its leaves
+    request: RequestTokens
+    #: indexes of the leaves that are texts of the prompt
+    text_indexes: list[int]
+    #: images, sounds and files with markers in place of the leaves
+    media_forms: list[Media]
+    #: index of the leaf for each marker
+    indexes: dict[str, int]
 
 
 class Outline:
@@ -24,32 +40,45 @@ class Outline:
         self._endpoint = endpoint
         self._form = form
         #: True if the rows do not affect the keys that `estimate_request` reads apart from the prompt
-        self._has_constant_limits = not form.row_keys & estimate.RAW_KEYS
+        self._has_constant_limits = not form.row_keys & RAW_KEYS
         #: True if the rows do not affect the keys that `expected_bytes` reads
         self._has_constant_answer = not form.row_keys & answer_size.keys_read(endpoint)
-        self._common_tokens: dict[Encoding, tuple[RequestTokens, list[int]]] = {}
+        self._commons: dict[str, _Common] = {}
         self._answer_bytes: dict[int, int] = {}
 
-    def estimate(self, leaf_values: Sequence[Any], encoding: Encoding) -> RequestTokens | None:
-        """Return what `estimate_request` returns for the body with these leaf values; the order of texts may differ.
+    def estimate(self, leaf_values: Sequence[Any], model: str) -> RequestTokens | None:
+        """Return what `estimate_request` returns for the body with these leaf values; the order may differ.
 
         Returns None if the leaf values are not enough and the body has to be parsed.
         """
         if not self._has_constant_limits:
             return None
-        common, text_indexes = self._common_tokens.get(encoding) or self._measure_common(encoding)
-        texts = [leaf_values[index] for index in text_indexes]
-        tokens = 0
+        common = self._commons.get(model)
+        if common is None:
+            common = self._commons[model] = self._measure_common(model)
+        encoding = encoding_of(model)
+        texts = [leaf_values[index] for index in common.text_indexes]
+        text_tokens = 0
         for text in texts:
             if type(text) is not str:
                 return None
-            tokens += estimate_tokens(text, encoding)
+            text_tokens += estimate_tokens(text, encoding)
+        tokens = text_tokens
+        media = []
+        for form in common.media_forms:
+            part = form._replace(**{name: leaf_values[index] for name, index in _leaf_fields(form, common.indexes)})
+            if not all(type(getattr(part, name)) is str for name, _ in _leaf_fields(form, common.indexes)):
+                return None
+            tokens += media_tokens(part, model, encoding)
+            media.append(part)
+        request = common.request
         return RequestTokens(
-            common.input_tokens + tokens,
-            (*common.texts, *texts),
-            common.text_tokens + tokens,
-            common.cap,
-            common.choices,
+            input_tokens=request.input_tokens + tokens,
+            texts=(*request.texts, *texts),
+            text_tokens=request.text_tokens + text_tokens,
+            media=(*request.media, *media),
+            cap=request.cap,
+            choices=request.choices,
         )
 
     def answer_bytes(self, line: bytes, inputs: int) -> int:
@@ -61,16 +90,32 @@ class Outline:
             size = self._answer_bytes[inputs] = answer_size.expected_bytes(self._endpoint, line, inputs)
         return size
 
-    def _measure_common(self, encoding: Encoding) -> tuple[RequestTokens, list[int]]:
-        """Return the tokens of a request without its leaves, and the indexes of the leaves that are prompt texts."""
+    def _measure_common(self, model: str) -> _Common:
         body, markers = self._form.fill_with_markers()
-        request = estimate.estimate_request(body, encoding)
-        texts = tuple(text for text in request.texts if text not in markers)
+        request = estimate_request(body, model)
+        encoding = encoding_of(model)
+        indexes = {marker: index for index, marker in enumerate(markers)}
+        texts = tuple(text for text in request.texts if text not in indexes)
         text_tokens = sum(estimate_tokens(text, encoding) for text in texts)
+        media_forms = [part for part in request.media if _leaf_fields(part, indexes)]
+        # Without the markers: the texts and the media in which they stand are added for each row.
         other_tokens = request.input_tokens - request.text_tokens
-        common = RequestTokens(other_tokens + text_tokens, texts, text_tokens, request.cap, request.choices)
-        self._common_tokens[encoding] = (
-            common,
+        other_tokens -= sum(media_tokens(part, model, encoding) for part in media_forms)
+        return _Common(
+            msgspec.structs.replace(
+                request,
+                input_tokens=other_tokens + text_tokens,
+                texts=texts,
+                text_tokens=text_tokens,
+                media=tuple(part for part in request.media if part not in media_forms),
+            ),
             [index for index, text in enumerate(markers) if text in request.texts],
+            media_forms,
+            indexes,
         )
-        return self._common_tokens[encoding]
+
+
+def _leaf_fields(part: Media, indexes: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Return the fields of a part that stand for a leaf, with the index of the leaf."""
+    fields = part._asdict().items()
+    return [(name, indexes[value]) for name, value in fields if isinstance(value, str) and value in indexes]

@@ -1,4 +1,4 @@
-"""Estimating the tokens of a text or a request without a tokenizer.
+"""Estimating the tokens of a text without a tokenizer.
 
 The estimate is a weighted sum over the bytes of a text, with one weight per class of characters. The weights were
 fitted to the counts of tiktoken's `o200k_base` (GPT-4o and later) and `cl100k_base` (GPT-4, the embedding models) on
@@ -13,22 +13,15 @@ Known larger errors:
 * Traditional Chinese and minified JavaScript are underestimated by 15 to 20 %, base64 and random letters by 30 %.
 * Thai in `cl100k_base` is overestimated by 20 %, and whole sentences in capitals by 40 %.
 
-`tiktoken_counter` corrects all of these where tiktoken is available.
+`counter` corrects all of these where the extra `tokens` is installed.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from zlib import adler32
-
-import msgspec
-
-#: tokens that a chat format adds per message, and per request with messages
-_TOKENS_PER_MESSAGE, _TOKENS_PER_REQUEST = 4, 3
-#: tokens assumed for an image, a sound or a file; the true number depends on its size and on the model
-MEDIA_TOKENS = 1_000
 
 
 class Encoding(StrEnum):
@@ -149,93 +142,3 @@ def _number_tokens(byte_weights: bytes, digits: int, weights: _Weights) -> int:
     """
     pairs, triples = (byte_weights.count(bytes([_DIGIT] * length)) for length in (2, 3))
     return (weights.digit - _DIGIT) * digits - weights.pair * pairs - weights.triple * triples
-
-
-class _Body(msgspec.Struct):
-    """The parts of a request body that become tokens (prompt, schema, tools) or limit the answer."""
-
-    messages: Any = None
-    instructions: Any = None
-    input: Any = None
-    prompt: Any = None
-    response_format: msgspec.Raw = msgspec.Raw()
-    text: msgspec.Raw = msgspec.Raw()
-    tools: msgspec.Raw = msgspec.Raw()
-    max_completion_tokens: Any = None
-    max_output_tokens: Any = None
-    max_tokens: Any = None
-    n: Any = None
-    best_of: Any = None
-
-
-class RequestTokens(msgspec.Struct, frozen=True):
-    """The estimated tokens of a request, and the limits of its answer."""
-
-    #: estimated input tokens, including `text_tokens`
-    input_tokens: int
-    #: strings of the prompt
-    texts: tuple[str, ...]
-    #: estimated tokens of `texts`
-    text_tokens: int
-    #: maximum number of output tokens per choice, as the body sets it; None if it sets none
-    cap: int | None
-    #: number of choices that are generated
-    choices: int
-
-
-_decoder = msgspec.json.Decoder(_Body)
-_PROMPT_KEYS = ("messages", "instructions", "input", "prompt")
-#: keys that `estimate_request` reads besides the prompt
-RAW_KEYS = frozenset(_Body.__struct_fields__) - frozenset(_PROMPT_KEYS)
-
-
-def estimate_request(body: bytes, encoding: Encoding = Encoding.O200K) -> RequestTokens:
-    """Estimate the tokens of a request from its body, a JSON object for any endpoint.
-
-    Each string of the prompt is estimated separately, without the JSON around it. The schema and the tools are
-    estimated as JSON text.
-    """
-    request = _decoder.decode(body)
-    texts: list[str] = []
-    tokens = sum(_collect_texts(getattr(request, key), texts) for key in _PROMPT_KEYS)
-    text_tokens = sum(estimate_tokens(text, encoding) for text in texts)
-    tokens += text_tokens
-    for raw in (request.response_format, request.text, request.tools):
-        if raw:
-            tokens += _estimate_cached(bytes(raw), encoding)
-    if request.messages:
-        tokens += _TOKENS_PER_REQUEST
-    caps = (request.max_completion_tokens, request.max_output_tokens, request.max_tokens)
-    return RequestTokens(
-        input_tokens=tokens,
-        texts=tuple(texts),
-        text_tokens=text_tokens,
-        cap=next((cap for cap in caps if isinstance(cap, int)), None),
-        choices=max([1, *(count for count in (request.n, request.best_of) if isinstance(count, int))]),
-    )
-
-
-#: cache for schemas and tools, which are the same in nearly every request of a job
-_estimate_cached = lru_cache(maxsize=64)(estimate_tokens)
-
-_KEYS_WITHOUT_TEXT = frozenset({"type", "role", "id", "call_id", "status", "detail", "format"})
-_MEDIA_KEYS = frozenset({"image_url", "input_audio", "file", "file_id", "file_data", "file_url"})
-
-
-def _collect_texts(value: Any, texts: list[str]) -> int:
-    """Append the strings of a part of the prompt to `texts`. Return the tokens of everything else in it."""
-    if isinstance(value, str):
-        texts.append(value)
-        return 0
-    if isinstance(value, list):
-        return sum(_collect_texts(item, texts) for item in value)
-    if isinstance(value, dict):
-        tokens = _TOKENS_PER_MESSAGE if "role" in value else 0
-        for key, item in value.items():
-            if key in _MEDIA_KEYS:
-                tokens += MEDIA_TOKENS
-            elif key not in _KEYS_WITHOUT_TEXT:
-                tokens += _collect_texts(item, texts)
-        return tokens
-    # a number is a token itself: embeddings and completions accept lists of token ids
-    return 0 if value is None else 1

@@ -10,6 +10,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from airflow_provider_batch.core.tokens import image_rules
+from airflow_provider_batch.core.tokens.image_size import image_size, open_base64
+from airflow_provider_batch.core.tokens.media import Kind, Media, read_media
+
 CHAT = "/v1/chat/completions"
 RESPONSES = "/v1/responses"
 EMBEDDINGS = "/v1/embeddings"
@@ -28,11 +32,8 @@ MODERATION_MODEL = "omni-moderation-latest"
 #: approximate number of tokens that the chat format adds to each message
 _PER_MESSAGE = 3
 
-#: Tokens of an image with `detail: low`, and of each tile of 512 x 512 pixels with any other detail, by the beginning
-#: of the model's name (OpenAI's guide "Images and vision"). This server downloads no images: it assumes 1024 x 1024
-#: pixels, which are four tiles.
-_IMAGE_TOKENS = {"gpt-4o-mini": (2833, 5667), "": (85, 170)}
-_TILES = 4
+#: width and height that are assumed for an image that is not part of the request, because this server downloads none
+_LINKED_IMAGE = (1024, 1024)
 
 
 class Conversation(NamedTuple):
@@ -152,21 +153,24 @@ def tokens_of_input(value: object) -> int:
 
 
 def image_tokens(endpoint: str, body: Mapping[str, Any]) -> int:
-    """Return the tokens of the images in the messages of a request."""
-    model = body.get("model")
-    name = model if isinstance(model, str) else ""
-    low, tile = next(tokens for prefix, tokens in _IMAGE_TOKENS.items() if name.startswith(prefix))
-    return sum(low if detail == "low" else low + _TILES * tile for detail in _image_details(endpoint, body))
+    """Return the tokens of the images in the messages of a request, by OpenAI's rules."""
+    model = str(body.get("model"))
+    return sum(image_rules.image_tokens(model, *_size(image), str(image.detail)) for image in _images(endpoint, body))
 
 
-def _image_details(endpoint: str, body: Mapping[str, Any]) -> Iterator[object]:
+def _size(image: Media) -> tuple[int, int]:
+    data = open_base64(image.source) if isinstance(image.source, str) else None
+    return (data and image_size(data)) or _LINKED_IMAGE
+
+
+def _images(endpoint: str, body: Mapping[str, Any]) -> Iterator[Media]:
     messages = body.get("messages" if endpoint == CHAT else "input")
     for message in messages if isinstance(messages, list) else []:
         parts = message.get("content") if isinstance(message, Mapping) else None
         for part in parts if isinstance(parts, list) else []:
-            if isinstance(part, Mapping) and part.get("type") in ("image_url", "input_image"):
-                image = part.get("image_url") if endpoint == CHAT else part
-                yield image.get("detail") if isinstance(image, Mapping) else None
+            media = read_media(part) if isinstance(part, Mapping) else None
+            if media is not None and media.kind is Kind.IMAGE:
+                yield media
 
 
 def input_tokens(endpoint: str, body: Mapping[str, Any]) -> int:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from airflow_provider_batch.core.pricing.estimate import HIGH_OUTPUT, LOW_OUTPUT, SPREAD, Estimator
 from airflow_provider_batch.core.pricing.lane import Lane
 from airflow_provider_batch.core.pricing.prices import UNKNOWN_USAGE, Prices, Usage
-from airflow_provider_batch.core.tokens.estimate import estimate_request
+from airflow_provider_batch.core.tokens.request import estimate_request
 from airflow_provider_batch.exceptions import InputError
 
 MILLION = 1_000_000

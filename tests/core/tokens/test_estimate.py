@@ -10,13 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_batch.core.tokens.estimate import (
-    MEDIA_TOKENS,
-    Encoding,
-    encoding_of,
-    estimate_request,
-    estimate_tokens,
-)
+from airflow_provider_batch.core.tokens.estimate import Encoding, encoding_of, estimate_tokens
 
 #: tokens of sentences in o200k_base, from "Hello GPT-4o" (OpenAI, 2024-05), section "Language tokenization"
 PUBLISHED_COUNTS = {
@@ -108,53 +102,3 @@ def test_only_an_empty_text_has_no_tokens() -> None:
 @given(st.text())
 def test_a_text_and_its_bytes_have_the_same_tokens(text: str) -> None:
     assert estimate_tokens(text) == estimate_tokens(text.encode("utf-8", "surrogatepass"))
-
-
-def estimate(**body: Any) -> Any:
-    return estimate_request(json.dumps(body).encode())
-
-
-TEXT = "The printer on the second floor is on fire again, please send somebody. " * 10
-
-
-def test_the_prompt_is_estimated_at_every_endpoint_without_the_json_around_it() -> None:
-    tokens = estimate_tokens(TEXT)
-    message = {"role": "user", "content": TEXT}
-    parts = {"role": "user", "content": [{"type": "text", "text": TEXT}]}
-    bodies: list[tuple[dict[str, Any], int]] = [
-        ({"input": TEXT}, 0),
-        ({"input": [TEXT]}, 0),
-        ({"prompt": TEXT}, 0),
-        ({"instructions": TEXT}, 0),
-        ({"messages": [message]}, 7),
-        ({"messages": [parts]}, 7),
-        ({"input": [message]}, 4),
-        ({"input": [{"role": "user", "content": [{"type": "input_text", "text": TEXT}]}]}, 4),
-        ({"input": TEXT, "model": TEXT, "user": TEXT, "metadata": {"a": TEXT}, "stop": [TEXT]}, 0),
-    ]
-    for body, overhead in bodies:
-        assert estimate(**body).input_tokens == tokens + overhead, body
-    escaped = json.dumps({"input": "\u00e9\n" * 100}).encode()
-    assert estimate_request(escaped).input_tokens == estimate_tokens("é\n" * 100)
-
-
-def test_a_token_id_is_one_token_and_media_have_a_fixed_estimate() -> None:
-    assert estimate(input=[1, 2, 3]).input_tokens == 3
-    assert estimate(input=[[1, 2, 3], [4]]).input_tokens == 4
-    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100_000}}
-    assert estimate(messages=[{"role": "user", "content": [image]}]).input_tokens == MEDIA_TOKENS + 7
-
-
-def test_schema_and_tools_are_part_of_the_input() -> None:
-    schema = {"type": "json_schema", "json_schema": {"schema": {"properties": {"label": {"type": "string"}}}}}
-    base = estimate(input=TEXT).input_tokens
-    for key in ("response_format", "text", "tools"):
-        assert estimate(input=TEXT, **{key: schema}).input_tokens == base + estimate_tokens(json.dumps(schema))
-
-
-def test_the_cap_and_the_number_of_choices_are_read_from_the_body() -> None:
-    assert (estimate(input="x").cap, estimate(input="x").choices) == (None, 1)
-    for key in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
-        assert estimate(input="x", **{key: 7}).cap == 7
-    assert estimate(prompt="x", n=3).choices == 3
-    assert estimate(prompt="x", n="three", max_tokens="many").cap is None

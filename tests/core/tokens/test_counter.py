@@ -1,10 +1,11 @@
-"""Counting with tiktoken: only where its vocabulary is available, never over the network."""
+"""Counting with `bpe-openai`, which contains the vocabularies."""
 
 from __future__ import annotations
 
 import json
-import os
 import socket
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,62 +13,56 @@ import pytest
 
 from airflow_provider_batch.core.pricing.estimate import Estimator
 from airflow_provider_batch.core.pricing.prices import Prices
-from airflow_provider_batch.core.tokens import tiktoken_counter
-from airflow_provider_batch.core.tokens.estimate import Encoding, estimate_request
-from airflow_provider_batch.core.tokens.tiktoken_counter import (
+from airflow_provider_batch.core.tokens import counter
+from airflow_provider_batch.core.tokens.counter import (
     COUNT_EVERY,
     COUNT_FIRST,
     MAX_COUNTED_CHARACTERS,
     TokenCounter,
     tokenizer,
 )
+from airflow_provider_batch.core.tokens.estimate import Encoding
+from airflow_provider_batch.core.tokens.request import estimate_request
 
-#: the vocabulary cache of the person who runs the tests
-CACHE = os.environ.get("TIKTOKEN_CACHE_DIR")
 TRUE_COUNTS = json.loads(Path(__file__).with_name("token_counts.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Use `bpe-openai` without a network."""
+
     def refuse(*_: Any) -> None:
         raise AssertionError("a connection was opened")
 
+    monkeypatch.delitem(sys.modules, "bpe_openai")
     monkeypatch.setattr(socket.socket, "connect", refuse)
+    tokenizer.cache_clear()
+    yield
+    tokenizer.cache_clear()
 
 
 @pytest.mark.parametrize("encoding", Encoding)
-@pytest.mark.usefixtures("no_network")
-def test_without_a_cached_vocabulary_there_is_no_tokenizer_and_no_download(
-    encoding: Encoding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for folder in (str(tmp_path), str(tmp_path / "missing"), ""):
-        monkeypatch.setenv("TIKTOKEN_CACHE_DIR", folder)
-        assert tokenizer(encoding) is None
-
-
-@pytest.mark.parametrize("encoding", Encoding)
-@pytest.mark.usefixtures("no_network")
-def test_a_file_with_other_content_is_neither_used_nor_changed(
-    encoding: Encoding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
-    file = tmp_path / tiktoken_counter._FILES[encoding][0]
-    file.write_bytes(b"half a vocabulary")
-
+def test_without_the_package_there_is_no_tokenizer(encoding: Encoding) -> None:
+    tokenizer.cache_clear()
     assert tokenizer(encoding) is None
-    assert file.read_bytes() == b"half a vocabulary"
 
 
 @pytest.mark.parametrize("encoding", Encoding)
-@pytest.mark.usefixtures("no_network")
-def test_with_the_vocabulary_the_counts_are_those_of_tiktoken(
-    encoding: Encoding, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", CACHE or "")
+@pytest.mark.usefixtures("installed")
+def test_with_the_package_texts_are_counted_exactly_without_a_download(encoding: Encoding) -> None:
     count = tokenizer(encoding)
-    if count is None:
-        pytest.skip("tiktoken or its vocabulary is not available")
+    assert count is not None
     assert [count(text["text"]) for text in TRUE_COUNTS] == [text[encoding.value] for text in TRUE_COUNTS]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\ud800", "a\0b", "<|endoftext|>", "🧑\u200d🚀" * 100, "a" * MAX_COUNTED_CHARACTERS]
+)
+@pytest.mark.usefixtures("installed")
+def test_any_text_can_be_counted(text: str) -> None:
+    count = tokenizer(Encoding.O200K)
+    assert count is not None
+    assert bool(text) <= count(text) <= 3 * len(text)
 
 
 def requests(texts: list[str]) -> list[Any]:
@@ -83,24 +78,24 @@ def counted_texts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         texts.append(text)
         return len(text)
 
-    monkeypatch.setattr(tiktoken_counter, "tokenizer", lambda _: count)
+    monkeypatch.setattr(counter, "tokenizer", lambda _: count)
     return texts
 
 
 def test_the_first_requests_are_counted_and_the_other_estimates_are_corrected(counted_texts: list[str]) -> None:
     text = "The pump in hall 7 lost pressure again overnight."
-    counter = TokenCounter("gpt-5-mini")
-    tokens = [counter.count(request) for request in requests([text] * (COUNT_FIRST + 2 * COUNT_EVERY))]
+    token_counter = TokenCounter("gpt-5-mini")
+    tokens = [token_counter.count(request) for request in requests([text] * (COUNT_FIRST + 2 * COUNT_EVERY))]
 
     assert set(tokens) == {len(text)}
-    assert counter.counted_requests == len(counted_texts) == COUNT_FIRST + 2
+    assert token_counter.counted_requests == len(counted_texts) == COUNT_FIRST + 2
 
 
 def test_a_very_long_text_is_not_counted(counted_texts: list[str]) -> None:
-    counter = TokenCounter("gpt-5-mini")
+    token_counter = TokenCounter("gpt-5-mini")
     (request,) = requests(["word " * (MAX_COUNTED_CHARACTERS // 5 + 1)])
-    assert counter.count(request) == request.input_tokens
-    assert (counter.counted_requests, counted_texts) == (0, [])
+    assert token_counter.count(request) == request.input_tokens
+    assert (token_counter.counted_requests, counted_texts) == (0, [])
 
 
 def test_tokens_outside_of_texts_stay_estimated(counted_texts: list[str]) -> None:
