@@ -217,6 +217,8 @@ class _Builder:
             prices=plan.prices,
             max_cost_usd=plan.max_cost_usd,
             output_tokens_high=self.estimator.outputs(),
+            output_caps=self.estimator.caps(),
+            earlier_outputs=plan.learned.outputs,
             generation=self._generation,
             duplicates=sealer.duplicates,
             reused=sealer.reused,

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
+from math import log
 
 import msgspec
 from tenacity import RetryCallState, retry, retry_if_exception_type, stop_after_attempt
@@ -209,7 +210,9 @@ class Collector:
         folder, manifest = self.ledger.folder, self.ledger.manifest
         rows = read_rows(folder, shard.spec)
         outcomes: Counter[Outcome] = Counter()
-        transient = cut_off = answers = output_tokens = input_tokens = estimated_input_tokens = 0
+        transient = cut_off = answers = output_tokens = 0
+        input_answers = input_tokens = estimated_input_tokens = 0
+        output_squares = output_logs = input_squares = 0.0
         cost: Decimal | None = Decimal(0)
         lane = Lane.STANDARD if shard.spec.synchronous else Lane.BATCH
         for line, answer in read_answers(folder, shard.spec, settled, rows, manifest.endpoint, self._judge):
@@ -221,9 +224,13 @@ class Collector:
                 if usage.output_tokens is not None:
                     answers += 1
                     output_tokens += usage.output_tokens
+                    output_squares += usage.output_tokens**2
+                    output_logs += log(max(usage.output_tokens, 1))
                 if usage.input_tokens:
+                    input_answers += 1
                     input_tokens += usage.input_tokens
                     estimated_input_tokens += rows[line].tokens
+                    input_squares += usage.input_tokens**2 / max(rows[line].tokens, 1)
                 price = self._prices.cost(shard.model, usage, answered_by=answer.model, lane=lane)
                 cost = None if cost is None or price is None else cost + price
         return msgspec.structs.replace(
@@ -233,8 +240,12 @@ class Collector:
             cut_off=cut_off,
             answers=answers,
             output_tokens=output_tokens,
+            output_squares=output_squares,
+            output_logs=output_logs,
             input_tokens=input_tokens,
             estimated_input_tokens=estimated_input_tokens,
+            input_answers=input_answers,
+            input_squares=input_squares,
             cost_usd=None if cost is None else str(cost),
         )
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from airflow_provider_batch.core.ledger.samples import OutputSample
 from airflow_provider_batch.core.provider.limits import Limits
 from airflow_provider_batch.core.schema.columns import Column
 
@@ -124,6 +125,8 @@ class Estimate(msgspec.Struct, frozen=True):
     counted_requests: int = 0
     #: number of answers of earlier jobs on which the output is based; 0 if there are none
     earlier_answers: int = 0
+    #: US dollars if the answers are like those seen so far; None if no answers of a model were seen
+    likely_usd: float | None = None
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -162,6 +165,10 @@ class Manifest(msgspec.Struct, frozen=True):
     max_cost_usd: float | None = None
     #: by model: high estimate of the output tokens of one request, on average; see `core.lifecycle.budget`
     output_tokens_high: dict[str, float] = {}
+    #: by model: maximum output tokens of one request, on average, for models of which every request has a cap
+    output_caps: dict[str, float] = {}
+    #: by model: the output of answers of earlier jobs of this task
+    earlier_outputs: dict[str, OutputSample] = {}
     generation: int = 1
     #: first generation of the lineage if this one keeps shards of earlier ones, else 0; see `core.ledger.ledger`
     root: int = 0

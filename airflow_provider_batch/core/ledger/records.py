@@ -13,6 +13,7 @@ from enum import StrEnum
 import msgspec
 
 from airflow_provider_batch.core.ledger.job import Estimate, Shard
+from airflow_provider_batch.core.ledger.samples import InputSample, OutputSample
 
 #: reason of a cancel: a person called `airflow-batch jobs cancel`
 BY_PERSON = "person"
@@ -126,9 +127,15 @@ class Settled(msgspec.Struct, frozen=True, tag="settled"):
     #: number of answers that report their output tokens, and the sum of these
     answers: int = 0
     output_tokens: int = 0
+    #: the other sums of `outputs`
+    output_squares: float = 0
+    output_logs: float = 0
     #: input tokens of the answers that report them, and the estimate for the same requests
     input_tokens: int = 0
     estimated_input_tokens: int = 0
+    #: the other sums of `inputs`
+    input_answers: int = 0
+    input_squares: float = 0
     #: cost of all answers in US dollars; None if a price or the usage of an answer is unknown
     cost_usd: str | None = "0"
     #: set if the batch failed before any of its requests ran
@@ -136,6 +143,16 @@ class Settled(msgspec.Struct, frozen=True, tag="settled"):
     message: str = ""
     #: for `Failure.LINES`: messages by line of the input file, from 0; empty if the provider named no line
     line_errors: dict[int, str] = {}
+
+    @property
+    def outputs(self) -> OutputSample:
+        """The output tokens of the answers that report them."""
+        return OutputSample(self.answers, self.output_tokens, self.output_squares, self.output_logs)
+
+    @property
+    def inputs(self) -> InputSample:
+        """The input tokens of the answers that report them."""
+        return InputSample(self.input_answers, self.input_tokens, self.estimated_input_tokens, self.input_squares)
 
 
 class CollectionFailed(msgspec.Struct, frozen=True, tag="collection_failed"):

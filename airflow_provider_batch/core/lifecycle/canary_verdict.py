@@ -16,7 +16,9 @@ from airflow_provider_batch.core.answers.outcome import Answer, Outcome
 from airflow_provider_batch.core.answers.result_files import read_answers, read_rows
 from airflow_provider_batch.core.formatting import format_count, format_usd
 from airflow_provider_batch.core.ledger.folder import Folder
+from airflow_provider_batch.core.ledger.job import Estimate
 from airflow_provider_batch.core.ledger.records import CanaryVerdict
+from airflow_provider_batch.core.ledger.samples import OutputSample
 from airflow_provider_batch.core.ledger.state import JobState
 from airflow_provider_batch.core.lifecycle.canary_answers import (
     ModelCanary,
@@ -29,6 +31,7 @@ from airflow_provider_batch.core.pricing.estimate import CanaryUsage, RemainingR
 from airflow_provider_batch.core.pricing.input_correction import InputCorrection
 from airflow_provider_batch.core.pricing.lane import Lane
 from airflow_provider_batch.core.pricing.prices import Prices
+from airflow_provider_batch.core.pricing.spread import with_earlier_answers
 from airflow_provider_batch.core.schema.judge import SchemaJudge
 
 #: default and maximum number of requests per model in the canary
@@ -99,6 +102,9 @@ def judge_canary(
         remaining = RemainingRequests(
             sum(spec.requests for spec in batch_shards) + unmeasured,
             correction.correct(shard.model, estimated_tokens),
+            with_earlier_answers(_outputs(answers), manifest.earlier_outputs.get(shard.model, OutputSample())),
+            settled.inputs,
+            manifest.output_caps.get(shard.model),
         )
         usage_by_model[shard.model] = (_usage(shard.model, answers, prices), remaining)
     estimate = estimate_after_canary(manifest.estimate, prices, usage_by_model, manifest.endpoint)
@@ -109,7 +115,7 @@ def judge_canary(
     stop = "" if manifest.ignore_canary else reason
     over_budget = ""
     if state.ceiling is not None and estimate.low_usd is not None and estimate.low_usd > state.ceiling:
-        over_budget = _budget_message(estimate.low_usd, estimate.high_usd or 0.0, state.ceiling, len(all_answers))
+        over_budget = _budget_message(estimate, state.ceiling, len(all_answers))
     verdict = CanaryVerdict(
         estimate,
         now,
@@ -137,6 +143,11 @@ def _describe_cost(usages: list[CanaryUsage], unmeasured_answers: int) -> str:
     return f"The canary cost {format_usd(float(sum(costs)))}."
 
 
+def _outputs(answers: list[Answer]) -> OutputSample:
+    usages = [answer.usage for answer in answers if answer.usage.is_known and not answer.usage.is_zero]
+    return OutputSample.of(usage.output_tokens or 0 for usage in usages)
+
+
 def _usage(model: str, answers: list[Answer], prices: Prices) -> CanaryUsage:
     count = input_tokens = output_tokens = 0
     total: Decimal | None = Decimal(0)
@@ -152,10 +163,11 @@ def _usage(model: str, answers: list[Answer], prices: Prices) -> CanaryUsage:
     return CanaryUsage(count, input_tokens, output_tokens, total)
 
 
-def _budget_message(low: float, high: float, ceiling: float, requests: int) -> str:
+def _budget_message(estimate: Estimate, ceiling: float, requests: int) -> str:
+    likely = "" if estimate.likely_usd is None else f" (most likely {format_usd(estimate.likely_usd)})"
     return (
         f"Judging by the answers to the canary ({format_count(requests, 'request')} sent before all others), the job "
-        f"would cost at least {format_usd(low)} (at most about {format_usd(high)}), but max_cost_usd is "
+        f"would cost at least {format_usd(estimate.low_usd or 0.0)}{likely}, but max_cost_usd is "
         f"{format_usd(ceiling)}. Nothing was uploaded. Raise max_cost_usd, send fewer rows, limit the length of the "
         "answers or use a cheaper model. Then clear this task: it reads and renders the rows again."
     )

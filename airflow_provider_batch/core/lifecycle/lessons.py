@@ -25,6 +25,7 @@ import msgspec
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import JobKey
 from airflow_provider_batch.core.ledger.records import Failure
+from airflow_provider_batch.core.ledger.samples import OutputSample
 from airflow_provider_batch.core.ledger.state import JobState
 from airflow_provider_batch.core.lifecycle.capacity import parse_queue_limit
 
@@ -52,9 +53,8 @@ class Output(msgspec.Struct, frozen=True, tag="output"):
     dag_id: str
     task_id: str
     model: str
-    #: number of answers that report their usage, and their output tokens
-    answers: int
-    output_tokens: int
+    #: the output of the answers that report their usage
+    outputs: OutputSample
     #: when the job was sealed
     time: datetime
 
@@ -67,8 +67,8 @@ class LearnedFacts(msgspec.Struct, frozen=True):
 
     #: the newest limit that the provider named
     limits: dict[str, QueueLimit] = {}
-    #: number of answers of earlier jobs and their output tokens, for models with enough answers
-    outputs: dict[str, tuple[int, int]] = {}
+    #: the output of the answers of earlier jobs, for models with enough answers
+    outputs: dict[str, OutputSample] = {}
 
 
 def lessons_from(state: JobState) -> list[Lesson]:
@@ -91,16 +91,14 @@ def queue_limits(state: JobState) -> list[QueueLimit]:
 
 
 def _outputs(state: JobState) -> list[Output]:
-    answers: defaultdict[str, int] = defaultdict(int)
-    tokens: defaultdict[str, int] = defaultdict(int)
+    samples: defaultdict[str, OutputSample] = defaultdict(OutputSample)
     for shard, _, settled in state.settled_submissions():
-        answers[shard.model] += settled.answers
-        tokens[shard.model] += settled.output_tokens
+        samples[shard.model] += settled.outputs
     job_uid, key, sealed_at = state.manifest.job_uid, state.manifest.key, state.manifest.sealed_at
     return [
-        Output(job_uid, key.dag_id, key.task_id, model, answers[model], tokens[model], sealed_at)
-        for model in answers
-        if tokens[model]
+        Output(job_uid, key.dag_id, key.task_id, model, sample, sealed_at)
+        for model, sample in samples.items()
+        if sample.tokens
     ]
 
 
@@ -124,7 +122,7 @@ def save_lessons(folder: Folder, lessons: Iterable[Lesson]) -> list[Lesson]:
 def load_lessons(folder: Folder, key: JobKey, now: datetime) -> LearnedFacts:
     """Return the lessons that apply to the next job of this task. Files that are not valid lessons are skipped."""
     limits: dict[str, QueueLimit] = {}
-    outputs: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
+    outputs: defaultdict[str, OutputSample] = defaultdict(OutputSample)
     kinds = ("limit.", f"output.{_task(key.dag_id, key.task_id)}.")
     # The names sort by time, so the newest limit of a model is read last.
     for name in folder.names(""):
@@ -135,9 +133,8 @@ def load_lessons(folder: Folder, key: JobKey, now: datetime) -> LearnedFacts:
         if isinstance(lesson, QueueLimit):
             limits[lesson.model] = lesson
         else:
-            outputs[lesson.model][0] += lesson.answers
-            outputs[lesson.model][1] += lesson.output_tokens
-    enough = {model: (answers, tokens) for model, (answers, tokens) in outputs.items() if answers >= MIN_ANSWERS}
+            outputs[lesson.model] += lesson.outputs
+    enough = {model: sample for model, sample in outputs.items() if sample.answers >= MIN_ANSWERS}
     return LearnedFacts(limits, enough)
 
 

@@ -2,11 +2,11 @@
 
 The first estimate is made before the job is sealed. Its input tokens come from `core.tokens`. Its output tokens are a
 range per request, since the length of an answer is unknown: from `LOW_OUTPUT` to the cap of the request, or to
-`HIGH_OUTPUT` if the request has none. If earlier runs have answers from the model, their mean narrows this range.
+`HIGH_OUTPUT` if the request has none. If earlier jobs of the task have answers from the model, these replace the guess.
 
-Once the requests of the canary have been answered, `estimate_after_canary` replaces the guess by their mean output,
-divided and multiplied by `SPREAD`, and corrects the input tokens by what they report. Discounts for cached input are
-left out of all estimates.
+Once the requests of the canary have been answered, `estimate_after_canary` estimates the others by these answers, and
+corrects the input tokens by what they report. How far the bill may lie from the mean of the answers follows from their
+number and from how much they differ (`core.pricing.spread`). Discounts for cached input are left out of all estimates.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from typing import Any
 import msgspec
 
 from airflow_provider_batch.core.ledger.job import Estimate
+from airflow_provider_batch.core.ledger.samples import InputSample, OutputSample
 from airflow_provider_batch.core.pricing.lane import Lane
 from airflow_provider_batch.core.pricing.prices import Prices, Rate, Usage, linear_cost
+from airflow_provider_batch.core.pricing.spread import input_range, output_range
 from airflow_provider_batch.core.requests.outline import Outline
 from airflow_provider_batch.core.tokens.counter import TokenCounter
 from airflow_provider_batch.core.tokens.request import RequestTokens, estimate_request
@@ -30,9 +32,8 @@ LOW_OUTPUT = 10
 #: high end of the output tokens of an answer without a cap, or the tokens of the prompt's texts if that is higher
 HIGH_OUTPUT = 1_000
 
-#: If the mean output of a model is known, an estimate ranges from the mean divided by this factor to the mean times
-#: this factor. A few answers show the size of an answer, but not how much the size varies.
-SPREAD = 2
+#: maximum mean output tokens of requests without a cap: few models write more than this in one answer
+MAX_OUTPUT = 128_000
 
 _WITHOUT_OUTPUT = ("/v1/embeddings", "/v1/moderations")
 
@@ -43,8 +44,19 @@ class _ModelTotals:
     def __init__(self, rate: Rate | None, counter: TokenCounter) -> None:
         self.rate, self.counter = rate, counter
         self.requests = self.input_tokens = self.low_output = self.high_output = 0
+        #: whether every request has an output cap
+        self.is_capped = True
         #: surcharges for large requests on top of the linear price, in US dollars, at the low and at the high end
         self.surcharges = [Decimal(0), Decimal(0)]
+
+    def cost(self, end: int, output_tokens: int, input_factor: float) -> Decimal:
+        """Return the cost in US dollars with the surcharges of one end, for this many times the input tokens."""
+        if self.rate is None:
+            return Decimal(0)
+        factor = Decimal(str(input_factor))
+        return self.surcharges[end] * factor + linear_cost(
+            self.rate, round(self.input_tokens * factor), 0, output_tokens
+        )
 
 
 class Estimator:
@@ -73,6 +85,7 @@ class Estimator:
         if self._has_output:
             high = _high_output(request)
             low = min(request.choices * LOW_OUTPUT, high)
+            totals.is_capped = totals.is_capped and request.cap is not None
         totals.requests += 1
         totals.input_tokens += tokens
         totals.low_output += low
@@ -91,26 +104,38 @@ class Estimator:
         """Return, by model, the mean output tokens of a request at the high end."""
         return {model: totals.high_output / totals.requests for model, totals in self._totals.items()}
 
-    def finish(self, earlier: Mapping[str, tuple[int, int]] | None = None) -> Estimate:
+    def caps(self) -> dict[str, float]:
+        """Return, by model, the mean output cap of a request, for models of which every request has a cap."""
+        return {
+            model: totals.high_output / totals.requests for model, totals in self._totals.items() if totals.is_capped
+        }
+
+    def finish(self, earlier: Mapping[str, OutputSample] | None = None) -> Estimate:
         """Return the estimate of all requests. Its cost is None if the price of any model is unknown.
 
-        :param earlier: by model, the number of answers in earlier runs and their total output tokens. Their mean
-            replaces the guess, with the same spread as after a canary, and limited to what the requests allow.
+        :param earlier: by model, the output of answers in earlier jobs. It replaces the guess.
         """
-        low = high = Decimal(0)
-        output, answers = [0, 0], 0
+        earlier = earlier or {}
+        caps = self.caps()
+        low = likely = high = Decimal(0)
+        output, answers, is_likely = [0, 0], 0, True
         for model, totals in self._totals.items():
             low_output, high_output = totals.low_output, totals.high_output
-            if earlier is not None and model in earlier and self._has_output:
-                count, tokens = earlier[model]
-                high_output = min(totals.requests * tokens * SPREAD // count, totals.high_output)
-                low_output = min(totals.requests * tokens // (count * SPREAD), high_output)
-                answers += count
+            likely_output = 0
+            if self._has_output and model in earlier:
+                low_output, likely_output, high_output = _output_tokens(
+                    RemainingRequests(totals.requests, 0, outputs=earlier[model], output_cap=caps.get(model))
+                )
+                answers += round(earlier[model].answers)
+            elif self._has_output:
+                is_likely = False
             output[0] += low_output
             output[1] += high_output
             if totals.rate is not None:
-                low += totals.surcharges[0] + linear_cost(totals.rate, totals.input_tokens, 0, low_output)
-                high += totals.surcharges[1] + linear_cost(totals.rate, totals.input_tokens, 0, high_output)
+                low_factor, high_factor = input_range(InputSample(), totals.requests)
+                low += totals.cost(0, low_output, low_factor)
+                likely += totals.cost(0, likely_output, 1.0)
+                high += totals.cost(1, high_output, high_factor)
         unknown_models = sorted(model for model, totals in self._totals.items() if totals.rate is None)
         return Estimate(
             input_tokens=sum(totals.input_tokens for totals in self._totals.values()),
@@ -118,6 +143,7 @@ class Estimator:
             output_tokens_high=output[1],
             low_usd=None if unknown_models else float(low),
             high_usd=None if unknown_models else float(high),
+            likely_usd=float(likely) if is_likely and not unknown_models else None,
             unknown_models=unknown_models,
             counted_requests=sum(totals.counter.counted_requests for totals in self._totals.values()),
             standard_price_models=sorted(
@@ -160,6 +186,11 @@ class RemainingRequests(msgspec.Struct, frozen=True):
     requests: int
     #: estimated, and corrected by what the canary answers of the model report
     input_tokens: int
+    #: the answers by which these requests are estimated
+    outputs: OutputSample = OutputSample()
+    inputs: InputSample = InputSample()
+    #: mean output cap of the requests; None if not every request has one
+    output_cap: float | None = None
 
 
 def estimate_after_canary(
@@ -167,52 +198,57 @@ def estimate_after_canary(
 ) -> Estimate:
     """Return the estimate of a job after its canary, including the cost of the canary.
 
-    The output of the remaining requests is extrapolated from the mean of the model's answers. If no answer reports its
-    usage, these requests get their share of the range in `initial`.
+    The remaining requests of a model are estimated by its answers. If there are none, these requests get their share of
+    the range in `initial`.
     """
     requests = sum(remaining.requests + usage.answers for usage, remaining in models.values())
-    output = [0, 0]
-    usd = [Decimal(0), Decimal(0)]
+    has_output = endpoint not in _WITHOUT_OUTPUT
+    #: at the low end, most likely, and at the high end
+    output = [0, 0, 0]
+    usd = [Decimal(0), Decimal(0), Decimal(0)]
+    is_likely = True
     for model, (usage, remaining) in models.items():
-        remaining_output = _remaining_output(initial, usage, remaining, requests, endpoint)
-        for end in (0, 1):
-            output[end] += usage.output_tokens + remaining_output[end]
-            usd[end] += (usage.cost or 0) + _remaining_cost(prices, model, remaining, remaining_output[end])
+        if not has_output or not remaining.requests:
+            outputs = (0, 0, 0)
+        elif remaining.outputs.answers:
+            outputs = _output_tokens(remaining)
+        else:
+            share, is_likely = remaining.requests / requests, False
+            outputs = (round(initial.output_tokens_low * share), 0, round(initial.output_tokens_high * share))
+        low, high = input_range(remaining.inputs, max(remaining.requests, 1))
+        for end, factor in enumerate((low, 1.0, high)):
+            output[end] += usage.output_tokens + outputs[end]
+            input_tokens = round(remaining.input_tokens * factor)
+            usd[end] += (usage.cost or 0) + _remaining_cost(
+                prices, model, remaining.requests, input_tokens, outputs[end]
+            )
     has_prices = initial.low_usd is not None and all(usage.cost is not None for usage, _ in models.values())
     return msgspec.structs.replace(
         initial,
         input_tokens=sum(usage.input_tokens + remaining.input_tokens for usage, remaining in models.values()),
         output_tokens_low=output[0],
-        output_tokens_high=output[1],
+        output_tokens_high=output[2],
         low_usd=float(usd[0]) if has_prices else None,
-        high_usd=float(usd[1]) if has_prices else None,
+        high_usd=float(usd[2]) if has_prices else None,
+        likely_usd=float(usd[1]) if has_prices and is_likely else None,
         earlier_answers=0,
     )
 
 
-def _remaining_output(
-    initial: Estimate, usage: CanaryUsage, remaining: RemainingRequests, requests: int, endpoint: str
-) -> tuple[int, int]:
-    """Return the output tokens of the remaining requests to a model, at the low and at the high end."""
-    if endpoint in _WITHOUT_OUTPUT or not remaining.requests:
-        return 0, 0
-    if usage.answers:
-        tokens = remaining.requests * usage.output_tokens
-        return tokens // (usage.answers * SPREAD), tokens * SPREAD // usage.answers
-    return (
-        initial.output_tokens_low * remaining.requests // requests,
-        initial.output_tokens_high * remaining.requests // requests,
-    )
+def _output_tokens(remaining: RemainingRequests) -> tuple[int, int, int]:
+    """Return the output tokens of requests at the low end, most likely, and at the high end."""
+    low, high = output_range(remaining.outputs, remaining.requests)
+    cap = max(MAX_OUTPUT, remaining.outputs.mean) if remaining.output_cap is None else remaining.output_cap
+    low, likely, high = (round(remaining.requests * min(mean, cap)) for mean in (low, remaining.outputs.mean, high))
+    return low, likely, high
 
 
-def _remaining_cost(prices: Prices, model: str, remaining: RemainingRequests, output: int) -> Decimal:
+def _remaining_cost(prices: Prices, model: str, requests: int, input_tokens: int, output_tokens: int) -> Decimal:
     rate = prices.rate(model)
-    if rate is None or not remaining.requests:
+    if rate is None or not requests:
         return Decimal(0)
-    if rate.max_input_tokens is not None and remaining.input_tokens > rate.max_input_tokens * remaining.requests:
+    if rate.max_input_tokens is not None and input_tokens > rate.max_input_tokens * requests:
         # the average request is a large one, and large requests cost more
-        usage = Usage(
-            input_tokens=remaining.input_tokens // remaining.requests, output_tokens=output // remaining.requests
-        )
-        return (prices.cost(model, usage) or Decimal(0)) * remaining.requests
-    return linear_cost(rate, remaining.input_tokens, 0, output)
+        usage = Usage(input_tokens=input_tokens // requests, output_tokens=output_tokens // requests)
+        return (prices.cost(model, usage) or Decimal(0)) * requests
+    return linear_cost(rate, input_tokens, 0, output_tokens)

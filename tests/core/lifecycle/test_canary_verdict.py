@@ -15,10 +15,12 @@ from airflow_provider_batch.core.answers.fast_lines import line_reader
 from airflow_provider_batch.core.answers.result_files import read_rows
 from airflow_provider_batch.core.ledger.fold import fold
 from airflow_provider_batch.core.ledger.job import Estimate, Shard
+from airflow_provider_batch.core.ledger.samples import InputSample, OutputSample
 from airflow_provider_batch.core.lifecycle.canary_verdict import CanaryResult, judge_canary
 from airflow_provider_batch.core.pricing.estimate import CanaryUsage, RemainingRequests, estimate_after_canary
 from airflow_provider_batch.core.pricing.lane import Lane
 from airflow_provider_batch.core.pricing.prices import Prices, Usage
+from airflow_provider_batch.core.pricing.spread import input_range, output_range
 from airflow_provider_batch.core.provider.limits import Limits
 from airflow_provider_batch.core.sealing.deduplicate import DuplicateReader
 from airflow_provider_batch.core.sealing.sealer import MAX_MODELS, Sealer
@@ -222,7 +224,7 @@ def test_paid_answers_stop_no_job_in_which_nothing_remains_to_be_sent(tmp_path: 
 
 
 def test_an_ignored_canary_stops_nothing_but_the_budget_still_does(tmp_path: Any) -> None:
-    lines = [answer_line("row-0", usage=(100, 200_000), **CUT_OFF)]
+    lines = [answer_line("row-0", usage=(100, 800_000), **CUT_OFF)]
 
     ignored = verdict_on(LocalFolder(tmp_path / "a"), lines, ignore_canary=True)
     expensive = verdict_on(LocalFolder(tmp_path / "b"), lines, ignore_canary=True, max_cost_usd=1.0)
@@ -234,7 +236,7 @@ def test_an_ignored_canary_stops_nothing_but_the_budget_still_does(tmp_path: Any
 
 
 def test_a_job_that_is_too_expensive_and_gets_no_usable_answer_has_both_reasons(tmp_path: Any) -> None:
-    lines = [answer_line("row-0", usage=(100, 200_000), **CUT_OFF)]
+    lines = [answer_line("row-0", usage=(100, 800_000), **CUT_OFF)]
 
     verdict = verdict_on(LocalFolder(tmp_path), lines, max_cost_usd=1.0).verdict
 
@@ -243,17 +245,20 @@ def test_a_job_that_is_too_expensive_and_gets_no_usable_answer_has_both_reasons(
     assert "got no usable answer: 1 incomplete" in verdict.void
 
 
-def test_the_remaining_requests_are_priced_by_the_mean_of_the_answers(tmp_path: Any) -> None:
+def test_the_remaining_requests_are_priced_by_the_answers(tmp_path: Any) -> None:
     result = verdict_on(
         LocalFolder(tmp_path), [chat_line("row-0", usage=(110, 300)), chat_line("row-1", usage=(90, 100))]
     )
 
     assert (result.requests, result.answered, result.mean_output) == (2, 2, {"gpt-5-mini": 200})
     estimate = result.verdict.estimate
-    assert (estimate.output_tokens_low, estimate.output_tokens_high) == (400 + 8 * 100, 400 + 8 * 400)
+    low, high = output_range(OutputSample.of([300, 100]), 8)
+    assert (estimate.output_tokens_low, estimate.output_tokens_high) == (400 + round(8 * low), 400 + round(8 * high))
     canary = (200 * 0.25 + 400 * 2) / 1e6
-    assert estimate.low_usd == pytest.approx(canary + (8 * 100 * 0.125 + 8 * 100 * 1) / 1e6)
-    assert estimate.high_usd == pytest.approx(canary + (8 * 100 * 0.125 + 8 * 400 * 1) / 1e6)
+    low_input, high_input = input_range(InputSample(), 8)
+    assert estimate.low_usd == pytest.approx(canary + 8 * (100 * low_input * 0.125 + low) / 1e6, rel=1e-3)
+    assert estimate.likely_usd == pytest.approx(canary + 8 * (100 * 0.125 + 200) / 1e6)
+    assert estimate.high_usd == pytest.approx(canary + 8 * (100 * high_input * 0.125 + high) / 1e6, rel=1e-3)
     assert estimate.input_tokens == 1_000
 
 
@@ -262,9 +267,30 @@ def test_a_canary_answer_without_a_readable_usage_keeps_its_estimate(tmp_path: A
     measured, unmeasured = chat_line("row-0", usage=(100, 200)), chat_line("row-1", usage=usage)
     estimate = verdict_on(LocalFolder(tmp_path), [measured, unmeasured]).verdict.estimate
 
-    canary = (100 * 0.25 + 200 * 2) / 1e6
-    assert (estimate.output_tokens_low, estimate.output_tokens_high) == (200 + 9 * 100, 200 + 9 * 400)
-    assert estimate.low_usd == pytest.approx(canary + (9 * 100 * 0.125 + 9 * 100 * 1) / 1e6)
+    low, high = output_range(OutputSample.of([200]), 9)
+    assert (estimate.output_tokens_low, estimate.output_tokens_high) == (200 + round(9 * low), 200 + round(9 * high))
+    assert estimate.likely_usd == pytest.approx((100 * 0.25 + 200 * 2 + 9 * (100 * 0.125 + 200)) / 1e6)
+
+
+def test_similar_answers_of_earlier_jobs_narrow_the_range_and_different_ones_are_ignored(tmp_path: Any) -> None:
+    def estimate(name: str, earlier: list[int]) -> Estimate:
+        lines = [chat_line("row-0", usage=(100, 190)), chat_line("row-1", usage=(100, 210))]
+        outputs = {"gpt-5-mini": OutputSample.of(earlier)} if earlier else {}
+        return verdict_on(LocalFolder(tmp_path / name), lines, earlier_outputs=outputs).verdict.estimate
+
+    alone = estimate("alone", [])
+    similar = estimate("similar", [180, 220] * 100)
+
+    assert alone.output_tokens_low < similar.output_tokens_low < similar.output_tokens_high < alone.output_tokens_high
+    assert estimate("different", [1_800, 2_200] * 100) == alone
+
+
+def test_the_output_cap_bounds_the_range(tmp_path: Any) -> None:
+    lines = [chat_line("row-0", usage=(100, 200)), chat_line("row-1", usage=(100, 200))]
+
+    estimate = verdict_on(LocalFolder(tmp_path), lines, output_caps={"gpt-5-mini": 250.0}).verdict.estimate
+
+    assert estimate.output_tokens_high == 400 + 8 * 250
 
 
 def test_the_reported_input_corrects_the_estimate_of_the_remaining_requests(tmp_path: Any) -> None:
@@ -276,24 +302,25 @@ def test_the_reported_input_corrects_the_estimate_of_the_remaining_requests(tmp_
 
 
 def test_a_measured_cost_above_the_ceiling_voids_the_generation(tmp_path: Any) -> None:
-    lines = [chat_line("row-0", usage=(100, 200_000))]
-    affordable = verdict_on(LocalFolder(tmp_path / "a"), lines, max_cost_usd=100.0).verdict
+    lines = [chat_line("row-0", usage=(100, 800_000))]
+    affordable = verdict_on(LocalFolder(tmp_path / "a"), lines, max_cost_usd=10_000.0).verdict
     expensive = verdict_on(LocalFolder(tmp_path / "b"), lines, max_cost_usd=1.0).verdict
 
     assert (affordable.void, affordable.over_budget) == ("", False)
     assert expensive.over_budget
-    assert "at least $1.20 (at most about $3.60), but max_cost_usd is $1.00. Nothing was uploaded" in expensive.void
+    assert "most likely $8.00), but max_cost_usd is $1.00. Nothing was uploaded" in expensive.void
 
 
 def test_an_unknown_price_stays_unknown() -> None:
-    old_estimate = Estimate(100, 10, 1_000, None, None, ["mine"])
+    old_estimate = Estimate(100, 10, 1_000, None, None, unknown_models=["mine"])
+    remaining = RemainingRequests(3, 100, OutputSample.of([20, 40]), output_cap=60)
 
     new_estimate = estimate_after_canary(
-        old_estimate, Prices(), {"mine": (CanaryUsage(2, 20, 60, None), RemainingRequests(3, 100))}, CHAT
+        old_estimate, Prices(), {"mine": (CanaryUsage(2, 20, 60, None), remaining)}, CHAT
     )
 
-    assert (new_estimate.low_usd, new_estimate.high_usd) == (None, None)
-    assert (new_estimate.output_tokens_low, new_estimate.output_tokens_high) == (60 + 45, 60 + 180)
+    assert (new_estimate.low_usd, new_estimate.likely_usd, new_estimate.high_usd) == (None, None, None)
+    assert new_estimate.output_tokens_high == 60 + 180
 
 
 def test_embeddings_have_no_output_to_measure() -> None:
@@ -301,30 +328,39 @@ def test_embeddings_have_no_output_to_measure() -> None:
 
     new_estimate = estimate_after_canary(Estimate(1_000_001, 0, 0, 1.0, 1.0), Prices(), models, EMBEDDINGS)
 
+    low, high = input_range(InputSample(), 3)
     assert new_estimate.output_tokens_high == 0
-    assert new_estimate.low_usd == new_estimate.high_usd == pytest.approx(0.51)
+    assert new_estimate.low_usd == pytest.approx(0.5 + 0.01 * low)
+    assert new_estimate.likely_usd == pytest.approx(0.51)
+    assert new_estimate.high_usd == pytest.approx(0.5 + 0.01 * high)
 
 
 def test_a_model_without_answers_keeps_its_share_of_the_estimate() -> None:
     models = {
-        "gpt-5-mini": (CanaryUsage(1, 0, 10, Decimal(0)), RemainingRequests(4, 0)),
+        "gpt-5-mini": (
+            CanaryUsage(1, 0, 10, Decimal(0)),
+            RemainingRequests(4, 0, OutputSample.of([10]), output_cap=20),
+        ),
         "gpt-5-nano": (_NO_USAGE, RemainingRequests(5, 0)),
     }
 
     new_estimate = estimate_after_canary(Estimate(0, 100, 1_000, 0.0, 0.0), Prices(), models, CHAT)
 
-    assert (new_estimate.output_tokens_low, new_estimate.output_tokens_high) == (10 + 20 + 50, 10 + 80 + 500)
+    low, _ = output_range(OutputSample.of([10]), 4)
+    assert new_estimate.output_tokens_low == 10 + round(4 * low) + 50
+    assert new_estimate.output_tokens_high == 10 + 80 + 500
+    assert new_estimate.likely_usd is None
 
 
 def test_large_prompts_keep_their_higher_price() -> None:
-    remaining = RemainingRequests(10, 10 * 300_000)
+    remaining = RemainingRequests(10, 10 * 300_000, OutputSample.of([100]), output_cap=100)
     models = {"gpt-5.4": (CanaryUsage(1, 0, 100, Decimal(0)), remaining)}
 
     new_estimate = estimate_after_canary(Estimate(0, 0, 0, 1.0, 1.0), Prices(), models, CHAT)
 
-    cost = Prices().cost("gpt-5.4", Usage(input_tokens=300_000, output_tokens=200))
+    cost = Prices().cost("gpt-5.4", Usage(input_tokens=300_000, output_tokens=100))
     assert cost is not None
-    assert new_estimate.high_usd == pytest.approx(float(cost) * 10)
+    assert new_estimate.likely_usd == pytest.approx(float(cost) * 10)
 
 
 def test_synchronous_requests_cost_the_standard_price_or_the_one_that_the_author_set() -> None:

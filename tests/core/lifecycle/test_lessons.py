@@ -10,6 +10,7 @@ import pytest
 from airflow_provider_batch.core.ledger.fold import fold
 from airflow_provider_batch.core.ledger.job import JobKey
 from airflow_provider_batch.core.ledger.records import Created, Failure, Intent, Record, Refused, Settled, UploadRefused
+from airflow_provider_batch.core.ledger.samples import OutputSample
 from airflow_provider_batch.core.lifecycle.lessons import (
     MAX_AGE,
     MAX_KEPT,
@@ -29,6 +30,8 @@ from tests.core.building import CHAT, NOW, manifest_of, plain_shard, request
 KEY = JobKey("dag", "ask", "manual__2026-11-20")
 NAMED_LIMIT = "Enqueued token limit reached for m. Limit: {} enqueued tokens."
 DAY = timedelta(days=1)
+#: sums of squares and of logarithms per answer
+SQUARES, LOGS = 325.0, 2.5
 
 
 def lessons_of(*records: Record, models: tuple[str, ...] = ("small",)) -> list[QueueLimit | Output]:
@@ -42,13 +45,24 @@ def queue_full_records(n: int, message: str, time: datetime = NOW, shard: str = 
 
 
 def answered_records(answers: int, tokens: int, shard: str = "s0001") -> list[Record]:
-    settled = Settled(shard, 1, "b", "completed", NOW, answers=answers, output_tokens=tokens)
+    """The records of a batch, with sums that are easy to add up instead of plausible ones."""
+    settled = Settled(
+        shard,
+        1,
+        "b",
+        "completed",
+        NOW,
+        answers=answers,
+        output_tokens=tokens,
+        output_squares=SQUARES * answers,
+        output_logs=LOGS * answers,
+    )
     return [Created(shard, 1, "b", NOW), settled]
 
 
 def output(uid: str, answers: int = MIN_ANSWERS, tokens: int = 100, time: datetime = NOW, **more: str) -> Output:
     fields = {"dag_id": "dag", "task_id": "ask", "model": "small"} | more
-    return Output(uid, fields["dag_id"], fields["task_id"], fields["model"], answers, tokens, time)
+    return Output(uid, fields["dag_id"], fields["task_id"], fields["model"], OutputSample(answers, tokens), time)
 
 
 # Lessons of a job
@@ -89,8 +103,8 @@ def test_the_answers_of_each_model_and_their_output_tokens_are_learned() -> None
     records = [*answered_records(3, 60), *answered_records(2, 10, "s0002"), *answered_records(1, 5, "s0003")]
     uid = manifest_of([]).job_uid
     assert lessons_of(*records, models=("small", "large", "small")) == [
-        Output(uid, "dag", "ask", "small", 4, 65, NOW),
-        Output(uid, "dag", "ask", "large", 2, 10, NOW),
+        Output(uid, "dag", "ask", "small", OutputSample(4, 65, 4 * SQUARES, 4 * LOGS), NOW),
+        Output(uid, "dag", "ask", "large", OutputSample(2, 10, 2 * SQUARES, 2 * LOGS), NOW),
     ]
 
 
@@ -106,7 +120,7 @@ def test_a_limit_applies_to_all_tasks_of_the_connection_and_the_newest_counts(fo
 
 def test_output_lessons_apply_only_to_the_same_task_of_the_same_dag(folder: LocalFolder) -> None:
     save_lessons(folder, [output("1"), output("2", dag_id="another"), output("3", task_id="another")])
-    assert load_lessons(folder, KEY, NOW).outputs == {"small": (MIN_ANSWERS, 100)}
+    assert load_lessons(folder, KEY, NOW).outputs == {"small": OutputSample(MIN_ANSWERS, 100)}
     assert load_lessons(folder, JobKey("dag", "third", "run"), NOW).outputs == {}
 
 
@@ -114,7 +128,7 @@ def test_the_answers_of_several_small_jobs_are_added_up(folder: LocalFolder) -> 
     save_lessons(folder, [output("1", MIN_ANSWERS - 1, 19)])
     assert load_lessons(folder, KEY, NOW).outputs == {}
     save_lessons(folder, [output("2", 1, 1, time=NOW + DAY)])
-    assert load_lessons(folder, KEY, NOW + DAY).outputs == {"small": (MIN_ANSWERS, 20)}
+    assert load_lessons(folder, KEY, NOW + DAY).outputs == {"small": OutputSample(MIN_ANSWERS, 20)}
 
 
 def test_lessons_older_than_thirty_days_are_ignored(folder: LocalFolder) -> None:
@@ -126,7 +140,7 @@ def test_lessons_older_than_thirty_days_are_ignored(folder: LocalFolder) -> None
 def test_a_job_whose_wait_ends_twice_saves_its_lessons_once(folder: LocalFolder) -> None:
     assert len(save_lessons(folder, [QueueLimit("small", 1_000, NOW), output("1")])) == 2
     assert save_lessons(folder, [QueueLimit("small", 1_000, NOW), output("1", 2 * MIN_ANSWERS)]) == []
-    assert load_lessons(folder, KEY, NOW).outputs == {"small": (MIN_ANSWERS, 100)}
+    assert load_lessons(folder, KEY, NOW).outputs == {"small": OutputSample(MIN_ANSWERS, 100)}
 
 
 def test_only_the_newest_lessons_about_a_subject_are_kept(folder: LocalFolder) -> None:

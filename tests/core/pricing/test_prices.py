@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_batch.core.pricing.estimate import HIGH_OUTPUT, LOW_OUTPUT, SPREAD, Estimator
+from airflow_provider_batch.core.ledger.samples import InputSample, OutputSample
+from airflow_provider_batch.core.pricing.estimate import HIGH_OUTPUT, LOW_OUTPUT, Estimator
 from airflow_provider_batch.core.pricing.lane import Lane
 from airflow_provider_batch.core.pricing.prices import UNKNOWN_USAGE, Prices, Usage
+from airflow_provider_batch.core.pricing.spread import input_range, output_range
 from airflow_provider_batch.core.tokens.request import estimate_request
 from airflow_provider_batch.exceptions import InputError
 
@@ -245,8 +247,9 @@ def test_the_estimate_is_a_range_from_a_short_answer_to_the_cap() -> None:
     assert estimate.input_tokens == 1000 * tokens
     assert estimate.output_tokens_low == 1000 * LOW_OUTPUT
     assert estimate.output_tokens_high == 200_000
-    assert estimate.low_usd == pytest.approx(0.000125 * tokens + 0.001 * LOW_OUTPUT)
-    assert estimate.high_usd == pytest.approx(0.000125 * tokens + 0.2)
+    low_input, high_input = input_range(InputSample(), 1000)
+    assert estimate.low_usd == pytest.approx(0.000125 * tokens * low_input + 0.001 * LOW_OUTPUT, rel=1e-3)
+    assert estimate.high_usd == pytest.approx(0.000125 * tokens * high_input + 0.2, rel=1e-3)
     assert (estimate.unknown_models, estimate.standard_price_models) == ([], [])
 
 
@@ -273,10 +276,13 @@ def test_earlier_answers_replace_the_default_only_for_their_model() -> None:
     for _ in range(10):
         estimator.add("gpt-5-mini", body(), 1)
     estimator.add("gpt-5-nano", body(), 1)
-    earlier = estimator.finish({"gpt-5-mini": (20, 2_000)})
-    assert earlier.output_tokens_low == 10 * 100 // SPREAD + LOW_OUTPUT
-    assert earlier.output_tokens_high == 10 * 100 * SPREAD + HIGH_OUTPUT
+    sample = OutputSample.of([90, 110] * 10)
+    earlier = estimator.finish({"gpt-5-mini": sample})
+    low, high = output_range(sample, 10)
+    assert earlier.output_tokens_low == round(10 * low) + LOW_OUTPUT
+    assert earlier.output_tokens_high == round(10 * high) + HIGH_OUTPUT
     assert earlier.earlier_answers == 20
+    assert earlier.likely_usd is None
     default = estimator.finish()
     assert default.earlier_answers == 0
     assert default.high_usd
@@ -284,15 +290,28 @@ def test_earlier_answers_replace_the_default_only_for_their_model() -> None:
     assert earlier.high_usd
     assert earlier.low_usd
     # at batch prices of 1 and 0.2 dollars per million
-    assert default.high_usd - earlier.high_usd == pytest.approx(10 * (HIGH_OUTPUT - 100 * SPREAD) / 1e6)
-    assert earlier.low_usd - default.low_usd == pytest.approx(10 * (100 / SPREAD - LOW_OUTPUT) / 1e6)
+    assert default.high_usd - earlier.high_usd == pytest.approx((10 * HIGH_OUTPUT - round(10 * high)) / 1e6)
+    assert earlier.low_usd - default.low_usd == pytest.approx((round(10 * low) - 10 * LOW_OUTPUT) / 1e6)
+
+
+def test_earlier_answers_of_every_model_give_a_most_likely_cost() -> None:
+    estimator = Estimator(Prices(), CHAT)
+    tokens = sum(estimator.add("gpt-5-mini", body(), 1) for _ in range(10))
+    estimate = estimator.finish({"gpt-5-mini": OutputSample.of([100] * 20)})
+    assert estimate.likely_usd == pytest.approx((0.125 * tokens + 10 * 100) / 1e6)
+
+
+def test_long_earlier_answers_exceed_the_default_of_requests_without_a_cap() -> None:
+    estimator = Estimator(Prices(), CHAT)
+    estimator.add("gpt-5-mini", body(), 1)
+    assert estimator.finish({"gpt-5-mini": OutputSample.of([20_000] * 20)}).output_tokens_high > 20_000
 
 
 def test_earlier_answers_never_raise_the_estimate_above_the_cap_of_the_requests() -> None:
     estimator = Estimator(Prices(), CHAT)
     estimator.add("gpt-5-mini", body(max_completion_tokens=50), 1)
-    estimate = estimator.finish({"gpt-5-mini": (20, 20_000)})
-    assert (estimate.output_tokens_low, estimate.output_tokens_high) == (50, 50)
+    estimate = estimator.finish({"gpt-5-mini": OutputSample.of([20_000] * 20)})
+    assert estimate.output_tokens_high == 50
 
 
 def test_embeddings_and_moderations_have_no_output() -> None:
@@ -304,7 +323,10 @@ def test_embeddings_and_moderations_have_no_output() -> None:
         assert estimator.add(model, json.dumps({"input": ["a", "b", "", ""]}).encode(), 4) == 4
         estimate = estimator.finish()
         assert (estimate.output_tokens_low, estimate.output_tokens_high) == (0, 0)
-        assert estimate.low_usd == estimate.high_usd is not None
+        assert estimate.low_usd is not None
+        assert estimate.likely_usd is not None
+        assert estimate.high_usd is not None
+        assert estimate.low_usd <= estimate.likely_usd <= estimate.high_usd
         assert estimate.standard_price_models == []
 
 
@@ -333,4 +355,7 @@ def test_large_requests_are_estimated_at_the_higher_price() -> None:
     ]
     assert (usages[0].input_tokens or 0) > 272_000
     costs = [prices.cost("gpt-6-luna", usage) for usage in usages]
-    assert estimator.finish().high_usd == pytest.approx(float(sum(cost for cost in costs if cost is not None)))
+    total = float(sum(cost for cost in costs if cost is not None))
+    high = estimator.finish().high_usd
+    assert high is not None
+    assert total < high < total * input_range(InputSample(), 3)[1]
