@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from genai_prices import Usage, calc_price
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from airflow_provider_batch.core.formatting import format_count, format_usd
+from airflow_provider_batch.core.pricing.prices import Prices, Usage
 from airflow_provider_batch.demo.home import DemoError
 
 #: number of tickets that the DAG's query selects: all except the one without text
@@ -65,16 +65,15 @@ def read_labels(warehouse: Path, run_id: str) -> list[LabelRow]:
 
 
 def standard_price(rows: Sequence[LabelRow], model: str) -> Decimal | None:
-    """Return the cost of the same tokens outside a batch, in US dollars, or None if genai-prices has no price."""
-    usage = Usage(
-        input_tokens=sum(row.input_tokens or 0 for row in rows),
-        cache_read_tokens=sum(row.cached_tokens or 0 for row in rows),
-        output_tokens=sum(row.output_tokens or 0 for row in rows),
-    )
-    try:
-        return calc_price(usage, model, provider_id="openai").total_price
-    except LookupError:
-        return None
+    """Return the cost of the same tokens outside a batch, in US dollars, or None if no price is known."""
+    prices, total = Prices(), Decimal(0)
+    for row in rows:
+        usage = Usage(row.input_tokens or 0, row.cached_tokens or 0, 0, row.output_tokens or 0)
+        cost = prices.standard_cost(model, usage)
+        if cost is None:
+            return None
+        total += cost
+    return total
 
 
 def show(console: Console, rows: Sequence[LabelRow], *, model: str, live: bool) -> None:
@@ -114,7 +113,7 @@ def _cost(console: Console, rows: Sequence[LabelRow], *, model: str, live: bool)
         table.add_row("saved", f"{format_usd(standard - cost)}  ({(standard - cost) / standard:.0%})")
     console.print(table)
     if live:
-        console.print("These are list prices from the package genai-prices. Your invoice may differ.", style="dim")
+        console.print("These are list prices (docs/prices.md). Your invoice may differ.", style="dim")
     else:
         console.print(
             f"Nothing was billed: no model was used. The cost is the list price of {model} for an estimated number of "

@@ -25,6 +25,7 @@ from airflow.providers.openai.hooks.openai import OpenAIHook
 from airflow_provider_batch.core.ledger.records import Failure
 from airflow_provider_batch.core.lifecycle.canary_verdict import DEFAULT_REQUESTS as DEFAULT_CANARY
 from airflow_provider_batch.core.lifecycle.failures import classify_refusal, is_account_failure
+from airflow_provider_batch.core.pricing.prices import Prices
 from airflow_provider_batch.core.provider.batch import BatchView, read_batch
 from airflow_provider_batch.core.provider.catalogue import find_provider
 from airflow_provider_batch.core.provider.connection import connection_problem, extra_problem, ignored_field_problem
@@ -152,6 +153,7 @@ class BatchHook(OpenAIHook):
             ) from error
         except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
             raise self._connection_error(f"no OpenAI client can be created from it: {error}") from error
+        self.prices()
 
     @property
     def host(self) -> str:
@@ -182,6 +184,25 @@ class BatchHook(OpenAIHook):
 
     def _connection_limits(self) -> Any:
         return self.get_connection(self.conn_id).extra_dejson.get("batch_limits")
+
+    @property
+    def price_list(self) -> str:
+        """Price list of the provider; empty if its prices are unknown."""
+        return find_provider(self.host).price_list
+
+    def prices(self, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return the prices that people set: those in the connection's extra, replaced by the overrides.
+
+        The connection holds them as `{"batch_prices": {"my-deployment": "gpt-4o-mini"}}`.
+
+        :raises InputError: if a price is invalid; the message names its source.
+        """
+        connection_prices = self.get_connection(self.conn_id).extra_dejson.get("batch_prices")
+        source = f"openai_conn_id: batch_prices in the extra of connection {self.conn_id!r}"
+        Prices(connection_prices, self.price_list, source=source)
+        prices = {**(connection_prices or {}), **(overrides or {})}
+        Prices(prices, self.price_list)
+        return prices
 
     @property
     def canary(self) -> int:

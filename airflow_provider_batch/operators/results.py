@@ -319,6 +319,12 @@ class BatchResultsOperator(BaseOperator):
             f": {outcomes}" if outcomes else "",
             _format_cost(record.cost_usd),
         )
+        if record.lowest_cost_usd != record.cost_usd:
+            self.log.info(
+                "The cost counts cached input at the full batch price, because no source says whether batches have a "
+                "discount for it (docs/prices.md). With the discount, it is %s.",
+                _format_cost(record.lowest_cost_usd),
+            )
         if record.without_usage:
             self.log.warning(
                 "%s not report the tokens used, so the total cost is unknown. Their rows have no cost_usd. The sum of "

@@ -155,7 +155,9 @@ class BatchSubmitOperator(BaseOperator):
         job runs, no batch is created that could exceed the budget, and rows that are not sent for this reason land as
         `withheld`. To continue, raise the budget and clear this task and the tasks after it.
     :param prices: your own prices by model, either in US dollars per million tokens, as in
-        `{"my-model": {"input": 0.1, "output": 0.4}}`, or as the name of a model with the same price.
+        `{"my-model": {"input": 0.1, "output": 0.4}}`, or as the name of a model with the same price. They take
+        precedence over `batch_prices` in the connection's extra, which has the same form. `docs/prices.md` lists the
+        published prices.
     :param openai_conn_id: connection of the type that the official OpenAI provider defines.
     :param staging: local path or object store URI for the job's files. Default: config `[openai_batch] staging`.
     :param allow_local_staging: accept a local path for staging even if tasks may run on several machines. Set this
@@ -447,7 +449,8 @@ class BatchSubmitOperator(BaseOperator):
             context=row_context(context),
             openai_conn_id=self.openai_conn_id,
             limits=hook.limits(self.limits),
-            prices=self.prices,
+            prices=hook.prices(self.prices),
+            price_list=hook.price_list,
             max_cost_usd=self.max_cost_usd,
             completion_window=self.completion_window,
             metadata=self.metadata,

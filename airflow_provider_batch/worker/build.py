@@ -54,6 +54,7 @@ class Plan(msgspec.Struct, frozen=True):
     context: dict[str, Any]
     openai_conn_id: str
     limits: Limits
+    #: prices set by people, and the price list that holds all others
     prices: dict[str, Any]
     max_cost_usd: float | None
     completion_window: str
@@ -61,6 +62,7 @@ class Plan(msgspec.Struct, frozen=True):
     logical_date: datetime | None
     #: whether identical requests are sent once
     deduplicate: bool = True
+    price_list: str = "openai"
     #: number of requests per model that are sent synchronously before anything is uploaded
     canary: int = 0
     ignore_canary: bool = False
@@ -134,7 +136,7 @@ class _Builder:
         )
         if previous is not None:
             previous.add_requests_to(self._sealer, deduplicate=plan.deduplicate)
-        self.estimator = Estimator(Prices(plan.prices), plan.spec.endpoint)
+        self.estimator = Estimator(Prices(plan.prices, plan.price_list), plan.spec.endpoint)
         self._rowset = RowSet()
         self._carry: list[Column] = []
         self._sample: list[dict[str, Any]] = []
@@ -215,6 +217,7 @@ class _Builder:
             completion_window=plan.completion_window,
             metadata=plan.metadata,
             prices=plan.prices,
+            price_list=plan.price_list,
             max_cost_usd=plan.max_cost_usd,
             output_tokens_high=self.estimator.outputs(),
             output_caps=self.estimator.caps(),
@@ -264,7 +267,9 @@ def check_budget(estimate: Estimate, ceiling: float | None) -> None:
         raise BudgetError(
             f"max_cost_usd is {format_usd(ceiling)}, but no price is known for {', '.join(estimate.unknown_models)}, "
             "so the budget cannot be checked. Nothing was uploaded. Set the price with prices={"
-            f'"{(estimate.unknown_models or ["model"])[0]}": {{"input": …, "output": …}}}} in US dollars per 1M tokens.'
+            f'"{(estimate.unknown_models or ["model"])[0]}": {{"input": …, "output": …}}}} in US dollars per 1M tokens '
+            "or with the name of a model that costs the same. To set it for all jobs of the connection, put the same "
+            'object into its extra as "batch_prices".'
         )
     if estimate.low_usd > ceiling:
         at_most = "" if estimate.high_usd is None else f" and at most about {format_usd(estimate.high_usd)}"

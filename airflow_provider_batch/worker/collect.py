@@ -68,7 +68,7 @@ class Collector:
     ) -> None:
         self.ledger, self.hook, self.log = ledger, hook, log
         self._judge, self._clock, self._backoff = judge, clock, backoff
-        self._prices = Prices(ledger.manifest.prices)
+        self._prices = Prices(ledger.manifest.prices, ledger.manifest.price_list)
 
     def collect(self, steps: list[Collect]) -> None:
         """Download the files of ended batches, and settle each batch whose files are in staging and believed.

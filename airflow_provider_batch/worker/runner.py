@@ -116,7 +116,7 @@ class Runner:
         self._failed_cancels: set[str] = set()
         schema = ledger.manifest.author_schema
         self._judge = SchemaJudge(schema) if schema is not None else None
-        self._prices = Prices(ledger.manifest.prices)
+        self._prices = Prices(ledger.manifest.prices, ledger.manifest.price_list)
         self._collector = Collector(ledger, hook, self._judge, log, clock, policy.backoff)
         self._resealer = Resealer(ledger, policy, self._judge, log, clock, self._claim)
 

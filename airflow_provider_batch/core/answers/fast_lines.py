@@ -30,6 +30,7 @@ _EmptyList = Annotated[list[Any], msgspec.Meta(max_length=0)]
 
 class _Cached(msgspec.Struct, gc=False):
     cached_tokens: _Count | None = None
+    cache_write_tokens: _Count | None = None
 
 
 class _Reasoning(msgspec.Struct, gc=False):
@@ -200,4 +201,5 @@ def _usage(input_tokens: int, cached: _Cached | None, output_tokens: int, reason
         (cached.cached_tokens or 0) if cached is not None else 0,
         (reasoning.reasoning_tokens or 0) if reasoning is not None else 0,
         output_tokens,
+        (cached.cache_write_tokens or 0) if cached is not None else 0,
     )

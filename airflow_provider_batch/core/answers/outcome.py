@@ -498,6 +498,7 @@ def _usage(body: dict[str, Any], endpoint: str) -> Usage:
         cached_tokens=detail("prompt_tokens_details", "input_tokens_details", "cached_tokens"),
         reasoning_tokens=detail("completion_tokens_details", "output_tokens_details", "reasoning_tokens"),
         output_tokens=output_tokens,
+        cache_write_tokens=detail("prompt_tokens_details", "input_tokens_details", "cache_write_tokens"),
     )
 
 

@@ -104,6 +104,10 @@ class _Source(NamedTuple):
     batch_id: str | None
 
 
+def _lane(shard: Shard) -> Lane:
+    return Lane.STANDARD if shard.synchronous else Lane.BATCH
+
+
 def _add_costs(total: Decimal | None, cost: Decimal | None) -> Decimal | None:
     """Return the sum in US dollars, or None (unknown) if one of them is unknown."""
     return None if total is None or cost is None else total + cost
@@ -238,7 +242,7 @@ class Landing:
         output_type = _output_type(manifest)
         # the vectors of several inputs are JSON, but they were checked when they were read
         self._output_type = ColumnType.VECTOR if manifest.endpoint.endswith("/embeddings") else output_type
-        self._prices = Prices(manifest.prices)
+        self._prices = Prices(manifest.prices, manifest.price_list)
         #: by shard: the rank of the best answer to each of its rows so far, 0 for none
         self._best_ranks = {shard.name: bytearray(shard.requests) for shard in manifest.shards}
         #: by shard: the answer of its rows while its batch is held for a person
@@ -264,6 +268,8 @@ class Landing:
         #: US dollars for every collected answer, including those replaced by a better one; None if a price or a usage
         #: is unknown
         self.cost: Decimal | None = Decimal(0)
+        #: the same if cached input has every discount that it may have
+        self.lowest_cost: Decimal | None = Decimal(0)
         #: US dollars that the same answers would cost at standard prices; None if a price or a usage is unknown
         self.standard_cost: Decimal | None = Decimal(0)
         #: number of requests in attempts after the first
@@ -491,6 +497,8 @@ class Landing:
             self.without_usage += 1
         self.cost = _add_costs(self.cost, cost)
         if not usage.is_zero:
+            lowest_cost = self._prices.lowest_cost(shard.model, usage, answered_by=answer.model, lane=_lane(shard))
+            self.lowest_cost = _add_costs(self.lowest_cost, lowest_cost)
             standard_cost = self._prices.standard_cost(shard.model, usage, answered_by=answer.model)
             self.standard_cost = _add_costs(self.standard_cost, standard_cost)
         return cost
@@ -499,8 +507,7 @@ class Landing:
         """Return the cost of an answer in US dollars, or None if its price or usage is unknown."""
         if answer.usage.is_zero:
             return Decimal(0)
-        lane = Lane.STANDARD if shard.synchronous else Lane.BATCH
-        return self._prices.cost(shard.model, answer.usage, answered_by=answer.model, lane=lane)
+        return self._prices.cost(shard.model, answer.usage, answered_by=answer.model, lane=_lane(shard))
 
     def _row(
         self, row: RowIndex, answer: Answer, values: Sequence[Any], source: _Source, spending: Spending

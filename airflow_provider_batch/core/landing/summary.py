@@ -34,6 +34,7 @@ def landed_record(
         tokens=dict(landing.tokens),
         without_usage=landing.without_usage,
         cost_usd=format_decimal(landing.cost),
+        lowest_cost_usd=format_decimal(landing.lowest_cost),
         standard_cost_usd=format_decimal(landing.standard_cost),
         retried=landing.retried,
         retried_cost_usd=format_decimal(landing.retried_cost),

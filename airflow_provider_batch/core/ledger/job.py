@@ -159,8 +159,9 @@ class Manifest(msgspec.Struct, frozen=True):
     logical_date: datetime | None = None
     completion_window: str = "24h"
     metadata: dict[str, str] = {}
-    #: prices set by the author, in the form that `Prices` takes
+    #: prices set by people, in the form that `Prices` takes, and the price list that holds all others
     prices: dict[str, Any] = {}
+    price_list: str = "openai"
     #: maximum cost of the job in US dollars, or None for no ceiling; a `Budget` record in the ledger replaces it
     max_cost_usd: float | None = None
     #: by model: high estimate of the output tokens of one request, on average; see `core.lifecycle.budget`

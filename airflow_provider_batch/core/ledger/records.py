@@ -282,6 +282,8 @@ class Landed(msgspec.Struct, frozen=True, tag="landed"):
     #: most frequent first
     reasons: list[Reason]
     time: datetime
+    #: `cost_usd` if cached input has every discount that it may have; None if unknown
+    lowest_cost_usd: str | None = None
     #: number of requests sent in attempts after the first, and the cost of their answers, which is part of `cost_usd`
     retried: int = 0
     retried_cost_usd: str | None = None

@@ -46,7 +46,7 @@ class BudgetTracker:
     """The budget of a job in US dollars: its ceiling, and what is spent and reserved."""
 
     def __init__(self, state: JobState) -> None:
-        self._prices = Prices(state.manifest.prices)
+        self._prices = Prices(state.manifest.prices, state.manifest.price_list)
         self._correction = InputCorrection(state)
         self._output_tokens_high = state.manifest.output_tokens_high
         self._answers: defaultdict[str, int] = defaultdict(int)

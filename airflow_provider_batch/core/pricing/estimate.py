@@ -20,7 +20,8 @@ import msgspec
 from airflow_provider_batch.core.ledger.job import Estimate
 from airflow_provider_batch.core.ledger.samples import InputSample, OutputSample
 from airflow_provider_batch.core.pricing.lane import Lane
-from airflow_provider_batch.core.pricing.prices import Prices, Rate, Usage, linear_cost
+from airflow_provider_batch.core.pricing.prices import Prices, Usage, linear_cost
+from airflow_provider_batch.core.pricing.rate import Rate
 from airflow_provider_batch.core.pricing.spread import input_range, output_range
 from airflow_provider_batch.core.requests.outline import Outline
 from airflow_provider_batch.core.tokens.counter import TokenCounter

@@ -1,36 +1,22 @@
-"""Prices of models, and the cost of an answer from the tokens that the provider reported.
+"""The price list of a job, and the cost of an answer from the tokens that the provider reported.
 
-The prices come from the installed genai-prices package (nothing is downloaded) or from the caller. An unknown price is
-None, never 0.
+The prices are the published ones (`core.pricing.published`; nothing is downloaded) or come from the caller. An unknown
+price is None, never 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Any
 
-import genai_prices
 import msgspec
-from genai_prices.types import ModelInfo, ModelPrice, PriceCalculation, TieredPrices
 
 from airflow_provider_batch.core.pricing.lane import Lane
+from airflow_provider_batch.core.pricing.published import PriceList, is_fine_tuned, published_rates
+from airflow_provider_batch.core.pricing.rate import Rate, Rates, flat_rate
 from airflow_provider_batch.exceptions import InputError
-
-_PROVIDER = "openai"
-
-#: what selects the price of a lane in genai-prices
-_CONTEXTS: dict[Lane, dict[str, str] | None] = {
-    Lane.BATCH: {"processing": "batch"},
-    Lane.FLEX: {"service_tier": "flex"},
-    Lane.STANDARD: None,
-}
-
-#: Models that genai-prices lists without a batch price. OpenAI halves their price in batches, as it does for all models
-#: that the Batch API accepts (https://platform.openai.com/docs/guides/batch).
-_HALF_PRICE_IN_BATCHES = frozenset({"text-embedding-3-small", "text-embedding-3-large", "text-embedding-ada-002"})
 
 _MILLION = Decimal(1_000_000)
 
@@ -41,12 +27,14 @@ _CACHE_SIZE = 4096
 class Usage(msgspec.Struct, frozen=True, gc=False):
     """The tokens of an answer, as the provider reported them; None if a number is unknown."""
 
-    #: all input tokens, including the cached ones
+    #: all input tokens, including those read from and written to the cache
     input_tokens: int | None = 0
     cached_tokens: int | None = 0
     #: reasoning tokens, which are part of the output tokens
     reasoning_tokens: int | None = 0
     output_tokens: int | None = 0
+    #: input tokens that the provider wrote to its cache
+    cache_write_tokens: int | None = 0
 
     @property
     def is_zero(self) -> bool:
@@ -56,63 +44,47 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     @property
     def is_known(self) -> bool:
         """Whether every number that the cost depends on is known."""
-        return None not in (self.input_tokens, self.cached_tokens, self.output_tokens)
+        return None not in (self.input_tokens, self.cached_tokens, self.output_tokens, self.cache_write_tokens)
 
 
 #: the usage of an answer that does not report it
-UNKNOWN_USAGE = Usage(None, None, None, None)
-
-
-class Rate(msgspec.Struct, frozen=True):
-    """The price of a model in US dollars per million tokens."""
-
-    input: Decimal
-    #: price of input tokens that the provider had in its cache
-    cached: Decimal
-    output: Decimal
-    #: the lane with this price: STANDARD for a batch if no batch price is known
-    lane: Lane
-    #: origin of the price, as shown to people
-    source: str
-    #: requests with more input tokens than this cost more; None if the price does not depend on the size
-    max_input_tokens: int | None = None
-    #: price of all tokens of such a request
-    large: Rate | None = None
-
-    def for_size(self, input_tokens: int) -> Rate:
-        """Return the price of a request with this many input tokens."""
-        if self.large is None or self.max_input_tokens is None or input_tokens <= self.max_input_tokens:
-            return self
-        return self.large.for_size(input_tokens)
-
-
-#: the prices of a model by lane. A lane without a known price is missing
-_ModelRates = dict[Lane, Rate]
+UNKNOWN_USAGE = Usage(None, None, None, None, None)
 
 
 class Prices:
     """The price list of a job."""
 
-    def __init__(self, overrides: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, overrides: Mapping[str, Any] | None = None, price_list: str = PriceList.OPENAI, *, source: str = "prices"
+    ) -> None:
         """Create a price list in which `overrides` take precedence over the published prices.
 
         `overrides` maps a model to {"input": …, "output": …, "cached": …} or to the name of a model with the same
         price. The numbers are US dollars per million tokens in a batch. "cached" is optional and defaults to "input".
         Raises InputError for anything else.
+
+        :param price_list: name of the published prices.
+        :param source: where the overrides come from, as errors name it.
         """
-        self._models: dict[str, _ModelRates | None] = {}
+        if overrides is not None and not isinstance(overrides, Mapping):
+            raise InputError(
+                f'{source}: Prices must be an object such as {{"my-deployment": "gpt-4o-mini"}}, not '
+                f"{type(overrides).__name__}."
+            )
+        self._price_list = PriceList(price_list)
+        self._models: dict[str, Rates | None] = {}
         aliases: dict[str, str] = {}
         for model, price in (overrides or {}).items():
             if isinstance(price, str):
                 aliases[model] = price
             else:
-                self._models[model] = _custom_rates(model, price)
+                self._models[model] = _custom_rates(model, price, self._price_list, source)
         self._overridden_models = frozenset(overrides or {})
         for model, same_priced_model in aliases.items():
             rates = None if same_priced_model in aliases else self._rates(same_priced_model)
             if rates is None:
                 raise InputError(
-                    f"prices: {model!r} should cost the same as {same_priced_model!r}, but the price of "
+                    f"{source}: {model!r} should cost the same as {same_priced_model!r}, but the price of "
                     f"{same_priced_model!r} is unknown. "
                     f'Give the price of {model!r} as {{"input": …, "output": …}} in US dollars per million tokens.'
                 )
@@ -137,10 +109,23 @@ class Prices:
         """Return the cost of an answer in US dollars, or None if its price or its usage is unknown.
 
         `model` is the requested model, `answered_by` the model that the answer names. The price of the latter applies,
-        unless it is unknown or the caller gave a price for `model`. Cache writes are not included, because answers do
-        not report them. A price that the caller gave also applies outside of batches.
+        unless it is unknown or the caller gave a price for `model`. A price that the caller gave also applies outside
+        of batches.
         """
         return self._cached_cost(model, usage, answered_by, lane)
+
+    def lowest_cost(
+        self, model: str, usage: Usage, *, answered_by: str | None = None, lane: Lane = Lane.BATCH
+    ) -> Decimal | None:
+        """Return the cost of an answer if cached input has every discount that it may have. None if unknown."""
+        cost = self.cost(model, usage, answered_by=answered_by, lane=lane)
+        if cost is None or not usage.cached_tokens:
+            return cost
+        rate = (self._applicable_rates(model, answered_by) or {})[lane].for_size(usage.input_tokens or 0)
+        if rate.lowest_cached is None:
+            return cost
+        cached_tokens = min(usage.cached_tokens, usage.input_tokens or 0)
+        return cost - (rate.cached - rate.lowest_cached) * cached_tokens / _MILLION
 
     def standard_cost(self, model: str, usage: Usage, *, answered_by: str | None = None) -> Decimal | None:
         """Return what the same answer would cost at the published standard price, or None if that is unknown."""
@@ -153,23 +138,26 @@ class Prices:
         rate = (self._applicable_rates(model, answered_by) or {}).get(lane)
         return None if rate is None else _cost(rate, usage)
 
-    def _applicable_rates(self, model: str, answered_by: str | None) -> _ModelRates | None:
-        if answered_by and model not in self._overridden_models:
-            rates = self._rates(answered_by)
-            if rates is not None:
-                return rates
-        return self._rates(model)
+    def _applicable_rates(self, model: str, answered_by: str | None) -> Rates | None:
+        """Return the prices of the model that answered, or those of the requested model if they decide."""
+        requested_rates = self._rates(model)
+        if not answered_by or model in self._overridden_models:
+            return requested_rates
+        if requested_rates is not None and is_fine_tuned(model) and not is_fine_tuned(answered_by):
+            # some servers name the base model, which costs less
+            return requested_rates
+        return self._rates(answered_by) or requested_rates
 
-    def _rates(self, model: str) -> _ModelRates | None:
+    def _rates(self, model: str) -> Rates | None:
         if model not in self._models:
-            self._models[model] = _published_rates(model)
+            self._models[model] = published_rates(model, self._price_list)
         return self._models[model]
 
 
-def _custom_rates(model: str, price: Any) -> _ModelRates:
+def _custom_rates(model: str, price: Any, price_list: PriceList, source: str) -> Rates:
     example = 'Give {"input": 0.1, "output": 0.4} in US dollars per million tokens, or the name of a model'
     if not isinstance(price, Mapping) or not {"input", "output"} <= price.keys() <= {"input", "output", "cached"}:
-        raise InputError(f"prices: {price!r} is not a valid price for {model!r}. {example}.")
+        raise InputError(f"{source}: {price!r} is not a valid price for {model!r}. {example}.")
     numbers = {}
     for name, value in price.items():
         try:
@@ -177,94 +165,13 @@ def _custom_rates(model: str, price: Any) -> _ModelRates:
         except InvalidOperation:
             numbers[name] = Decimal("NaN")
         if not numbers[name].is_finite() or numbers[name] < 0:
-            raise InputError(f"prices: The price {name!r} of {model!r} is {value!r}, which is not valid. {example}.")
-    rate = Rate(
-        input=numbers["input"],
-        cached=numbers.get("cached", numbers["input"]),
-        output=numbers["output"],
-        lane=Lane.BATCH,
-        source="prices",
+            raise InputError(f"{source}: The price {name!r} of {model!r} is {value!r}, which is not valid. {example}.")
+    rate = flat_rate(
+        numbers["input"], numbers["output"], cached=numbers.get("cached"), lane=Lane.BATCH, source="prices"
     )
-    published_lanes = _published_rates(model) or {Lane.BATCH: rate, Lane.STANDARD: rate}
-    return dict.fromkeys(published_lanes, rate)
-
-
-def _published_rates(model: str) -> _ModelRates | None:
-    try:
-        model_info = _look_up(model, None).model
-    except LookupError:
-        return None
-    rates = {lane: _published_rate(model, model_info, lane) for lane in Lane if _has_price(model_info, lane)}
-    standard = rates[Lane.STANDARD]
-    if standard is None:
-        return None
-    if not rates.get(Lane.BATCH):
-        # half of nothing is nothing
-        is_half = model_info.id in _HALF_PRICE_IN_BATCHES or not (standard.input or standard.output)
-        rates[Lane.BATCH] = _halve(standard) if is_half else standard
-    return {lane: rate for lane, rate in rates.items() if rate is not None}
-
-
-def _has_price(model: ModelInfo, lane: Lane) -> bool:
-    """Return whether genai-prices lists a price of its own for a lane, and it is in force."""
-    context = _CONTEXTS[lane]
-    now = datetime.now(UTC)
-    return context is None or any(
-        variant.when == context and (variant.constraint is None or variant.constraint.active(now))
-        for variant in model.price_variants or ()
-    )
-
-
-def _published_rate(model: str, model_info: ModelInfo, lane: Lane) -> Rate | None:
-    price = _look_up(model, _CONTEXTS[lane]).model_price
-    return _rate(price, lane, f"genai-prices {genai_prices.__version__}: {model_info.id}")
-
-
-def _halve(rate: Rate) -> Rate:
-    return Rate(
-        input=rate.input / 2,
-        cached=rate.cached / 2,
-        output=rate.output / 2,
-        lane=Lane.BATCH,
-        source=f"half of the standard price of {rate.source}",
-        max_input_tokens=rate.max_input_tokens,
-        large=None if rate.large is None else _halve(rate.large),
-    )
-
-
-def _look_up(model: str, context: dict[str, str] | None) -> PriceCalculation:
-    return genai_prices.calc_price(genai_prices.Usage(), model, provider_id=_PROVIDER, price_context=context)
-
-
-def _rate(price: ModelPrice, lane: Lane, source: str) -> Rate | None:
-    if all(value is None for value in vars(price).values()):
-        # a model that is listed without any price is free, such as OpenAI's moderation models
-        return Rate(input=Decimal(0), cached=Decimal(0), output=Decimal(0), lane=lane, source=source)
-    if price.input_mtok is None:
-        return None
-    prices = (price.input_mtok, price.cache_read_mtok, price.output_mtok)
-    starts = sorted({tier.start for entry in prices if isinstance(entry, TieredPrices) for tier in entry.tiers})
-    rate: Rate | None = None
-    for start, next_start in reversed(list(zip([-1, *starts], [*starts, None], strict=True))):
-        input_price, cached_price, output_price = (_price_above(entry, start) for entry in prices)
-        rate = Rate(
-            input=input_price or Decimal(0),
-            cached=(input_price or Decimal(0)) if cached_price is None else cached_price,
-            # embedding models have no output and therefore no price for it
-            output=output_price or Decimal(0),
-            lane=lane,
-            source=source,
-            max_input_tokens=next_start,
-            large=rate,
-        )
-    return rate
-
-
-def _price_above(price: Decimal | TieredPrices | None, input_tokens: int) -> Decimal | None:
-    """Return the price for requests with more than this many input tokens."""
-    if not isinstance(price, TieredPrices):
-        return price
-    return next((tier.price for tier in reversed(price.tiers) if tier.start <= input_tokens), price.base)
+    # the caller's price also applies outside of batches
+    lanes = published_rates(model, price_list) or (Lane.BATCH, Lane.STANDARD)
+    return dict.fromkeys(lanes, rate)
 
 
 def _cost(rate: Rate, usage: Usage) -> Decimal | None:
@@ -272,8 +179,11 @@ def _cost(rate: Rate, usage: Usage) -> Decimal | None:
         return None
     input_tokens = max(usage.input_tokens or 0, 0)
     cached_tokens = min(max(usage.cached_tokens or 0, 0), input_tokens)
+    written_tokens = min(max(usage.cache_write_tokens or 0, 0), input_tokens - cached_tokens)
     output_tokens = max(usage.output_tokens or 0, 0)
-    return linear_cost(rate.for_size(input_tokens), input_tokens - cached_tokens, cached_tokens, output_tokens)
+    rate = rate.for_size(input_tokens)
+    surcharge = (rate.cache_write - rate.input) * written_tokens / _MILLION
+    return linear_cost(rate, input_tokens - cached_tokens, cached_tokens, output_tokens) + surcharge
 
 
 def _needs_unknown_tokens(rate: Rate, usage: Usage) -> bool:
@@ -282,6 +192,8 @@ def _needs_unknown_tokens(rate: Rate, usage: Usage) -> bool:
         return True
     if usage.input_tokens is None:
         return bool(rate.input or rate.cached)
+    if usage.cache_write_tokens is None and rate.input != rate.cache_write:
+        return True
     return usage.cached_tokens is None and rate.input != rate.cached
 
 

@@ -1,4 +1,4 @@
-"""Limits of an input file at each provider with an OpenAI-compatible batch API, looked up by the host of its API.
+"""Providers with an OpenAI-compatible batch API, looked up by the host of their API: limits and price lists.
 
 Each row names its source. Providers whose batch API differs from OpenAI's are not listed: Together (50,000
 requests, 100 MB), Mistral, Fireworks, Gemini, SiliconFlow and xAI. A host that is not listed has OpenAI's limits.
@@ -22,9 +22,17 @@ class Provider(msgspec.Struct, frozen=True):
     source: str
     #: whether the models of its batch API also answer synchronous requests
     synchronous: bool = True
+    #: its price list (`core.pricing.published.PriceList`); empty if its prices are unknown
+    price_list: str = ""
 
 
-OPENAI = Provider("OpenAI", ("api.openai.com",), Limits(), "https://platform.openai.com/docs/guides/batch")
+OPENAI = Provider(
+    "OpenAI",
+    ("api.openai.com",),
+    Limits(),
+    "https://platform.openai.com/docs/guides/batch",
+    price_list="openai",
+)
 
 PROVIDERS = (
     OPENAI,
@@ -42,12 +50,15 @@ PROVIDERS = (
         "https://learn.microsoft.com/azure/ai-foundry/openai/how-to/batch",
         # a batch names a deployment of a batch type, which does not answer synchronous requests
         synchronous=False,
+        # the prices of its global deployments are OpenAI's
+        price_list="openai",
     ),
     Provider(
         "Groq",
         ("api.groq.com",),
         Limits(requests=50_000, bytes=200_000_000),
         "https://console.groq.com/docs/batch",
+        price_list="groq",
     ),
     Provider(
         "Alibaba Cloud Model Studio",

@@ -164,7 +164,7 @@ class _FinalPassBuilder:
     def __init__(self, ledger: Ledger, state: JobState, allowance: Allowance) -> None:
         self.allowance = allowance
         self._folder, self._manifest = ledger.folder, state.manifest
-        self._prices = Prices(state.manifest.prices)
+        self._prices = Prices(state.manifest.prices, state.manifest.price_list)
         self._correction = InputCorrection(state)
         self._number = state.next_retry_round
         self._sources: list[tuple[str, int]] = []

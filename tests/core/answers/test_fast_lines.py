@@ -51,7 +51,7 @@ RESPONSE_BODY: dict[str, Any] = {
     "usage": {
         "input_tokens": 10,
         "output_tokens": 7,
-        "input_tokens_details": {"cached_tokens": 4},
+        "input_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 5},
         "output_tokens_details": {"reasoning_tokens": 3},
     },
 }
@@ -149,6 +149,7 @@ unexpected_values = st.sampled_from(
 WORDS = """error code message type status status_code body choices text content refusal tool_calls function_call
 finish_reason output incomplete_details custom_id response usage prompt_tokens completion_tokens input_tokens
 output_tokens prompt_tokens_details completion_tokens_details input_tokens_details output_tokens_details cached_tokens
+cache_write_tokens
 reasoning_tokens model"""
 names = st.sampled_from(WORDS.split())
 

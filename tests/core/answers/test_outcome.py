@@ -734,10 +734,10 @@ def test_a_moderation_without_results_is_incomplete(body: dict[str, list[Any] | 
                 "prompt_tokens": 100,
                 "completion_tokens": 20,
                 "total_tokens": 120,
-                "prompt_tokens_details": {"cached_tokens": 64, "audio_tokens": 0},
+                "prompt_tokens_details": {"cached_tokens": 64, "cache_write_tokens": 30, "audio_tokens": 0},
                 "completion_tokens_details": {"reasoning_tokens": 12},
             },
-            Usage(100, 64, 12, 20),
+            Usage(100, 64, 12, 20, 30),
         ),
         (
             RESPONSES,
@@ -757,7 +757,11 @@ def test_a_moderation_without_results_is_incomplete(body: dict[str, list[Any] | 
         (CHAT, {"prompt_tokens": None, "input_tokens": 5}, Usage(5, 0, 0, None)),
         (CHAT, {"prompt_tokens": 0, "completion_tokens": 0}, Usage()),
         (CHAT, {"prompt_tokens": "5", "completion_tokens": 7.0}, Usage(5, 0, 0, 7)),
-        (CHAT, {"prompt_tokens": 5, "completion_tokens": -2, "prompt_tokens_details": [1]}, Usage(5, None, 0, None)),
+        (
+            CHAT,
+            {"prompt_tokens": 5, "completion_tokens": -2, "prompt_tokens_details": [1]},
+            Usage(5, None, 0, None, None),
+        ),
         (
             CHAT,
             {"prompt_tokens": 5, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 2**70}},

@@ -15,9 +15,11 @@ from airflow_provider_batch.core.ledger.samples import InputSample, OutputSample
 from airflow_provider_batch.core.pricing.estimate import HIGH_OUTPUT, LOW_OUTPUT, Estimator
 from airflow_provider_batch.core.pricing.lane import Lane
 from airflow_provider_batch.core.pricing.prices import UNKNOWN_USAGE, Prices, Usage
+from airflow_provider_batch.core.pricing.published import GENAI_PRICES
 from airflow_provider_batch.core.pricing.spread import input_range, output_range
 from airflow_provider_batch.core.tokens.request import estimate_request
 from airflow_provider_batch.exceptions import InputError
+from tests.core.pricing.render_docs import PAGE, priced, render, unpriced
 
 MILLION = 1_000_000
 
@@ -43,9 +45,9 @@ def test_the_rate_is_the_published_batch_price(model: str, input: str, cached: s
 
 
 def test_a_standard_price_used_for_lack_of_a_batch_price_is_marked() -> None:
-    rate = Prices().rate("davinci-002")
+    rate = Prices().rate("gpt-5.3-codex")
     assert rate is not None
-    assert (rate.input, rate.output, rate.lane) == (Decimal(2), Decimal(2), Lane.STANDARD)
+    assert (rate.input, rate.output, rate.lane) == (Decimal("1.75"), Decimal(14), Lane.STANDARD)
 
 
 @pytest.mark.parametrize(
@@ -54,15 +56,132 @@ def test_a_standard_price_used_for_lack_of_a_batch_price_is_marked() -> None:
         ("text-embedding-3-small", "0.02", "0.01"),
         ("text-embedding-3-large", "0.13", "0.065"),
         ("text-embedding-ada-002", "0.1", "0.05"),
+        ("davinci-002", "4", "2"),
+        ("babbage-002", "0.8", "0.4"),
+        ("o3-deep-research", "50", "25"),
+        ("o4-mini-deep-research-2025-06-26", "10", "5"),
+        ("computer-use-preview-2025-03-11", "15", "7.5"),
     ],
 )
-def test_embeddings_cost_half_in_batches(model: str, standard: str, batch: str) -> None:
-    prices, usage = Prices(), Usage(input_tokens=1_000_000)
+def test_a_batch_price_that_genai_prices_does_not_list_is_half_and_names_the_second_source(
+    model: str, standard: str, batch: str
+) -> None:
+    prices, usage = Prices(), Usage(input_tokens=MILLION, output_tokens=MILLION)
     rate = prices.rate(model)
     assert rate is not None
-    assert (rate.input, rate.output, rate.lane) == (Decimal(batch), Decimal(0), Lane.BATCH)
-    assert rate.source.startswith("half of the standard price of genai-prices")
+    assert rate.lane is Lane.BATCH
+    assert rate.source.startswith("half of genai-prices")
+    assert "lists it" in rate.source
     assert (prices.cost(model, usage), prices.standard_cost(model, usage)) == (Decimal(batch), Decimal(standard))
+
+
+@pytest.mark.parametrize(
+    ("model", "standard", "batch"),
+    [
+        ("ft:gpt-4.1-2025-04-14:org::id", "15", "7.5"),
+        ("ft:gpt-4.1-mini-2025-04-14:org:name:id:ckpt-step-90", "4", "2"),
+        ("gpt-4.1-nano-2025-04-14.ft-0123", "1", "0.5"),
+        ("ft:gpt-4o-2024-08-06:org::id", "18.75", "14.725"),
+        ("ft:gpt-4o-mini-2024-07-18:org:my-audio:id", "1.5", "0.75"),
+        ("ft:o4-mini-2025-04-16:org::id", "20", "10"),
+        ("ft:gpt-3.5-turbo-0125:org::id", "9", "4.5"),
+        ("ft:davinci-002:org::id", "24", "12"),
+    ],
+)
+def test_a_fine_tuned_model_has_the_price_of_its_base(model: str, standard: str, batch: str) -> None:
+    prices, usage = Prices(), Usage(input_tokens=MILLION, output_tokens=MILLION)
+    assert (prices.cost(model, usage), prices.standard_cost(model, usage)) == (Decimal(batch), Decimal(standard))
+    assert prices.cost(model, usage, answered_by=model.split(":")[0]) == Decimal(batch)
+
+
+def test_a_fine_tuned_model_costs_its_own_price_even_if_the_answer_names_the_base() -> None:
+    usage = Usage(input_tokens=MILLION)
+    model = "ft:gpt-4o-mini-2024-07-18:org::id"
+    assert Prices().cost(model, usage, answered_by="gpt-4o-mini-2024-07-18") == Decimal("0.15")
+    assert Prices().cost("ft:gpt-9:org::id", usage, answered_by="gpt-4o-mini-2024-07-18") == Decimal("0.075")
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "gpt-5-nano-custom",
+        "gpt-5-nano-20250807x",
+        "gpt-5.3-foo",
+        "gpt-4o-mini-2099-01-01",
+        "my-moderation",
+        "llama-moderation-latest",
+        "ft:gpt-4o-2024-99-99:org::id",
+        "ft:gpt-3.5-turbo-instructed:org::id",
+        "ft:gpt-5-mini-2025-08-07:org::id",
+        "ft:",
+        "azure/gpt-4o-mini",
+        "gpt-4o ",
+        "gpt-4.5-preview-custom",
+        "computer-use-custom",
+        "gpt-oss-120b",
+        "openai/gpt-oss-20b",
+    ],
+)
+def test_a_name_that_only_resembles_a_model_has_no_price(model: str) -> None:
+    assert [Prices().rate(model, lane) for lane in Lane] == [None, None, None]
+
+
+@pytest.mark.parametrize("model", ["openai/gpt-4o-mini", "GPT-4o-mini", "gpt-4o-mini-2024-07-18"])
+def test_other_spellings_of_a_name_have_its_price(model: str) -> None:
+    assert Prices().rate(model) == Prices().rate("gpt-4o-mini")
+
+
+@pytest.mark.parametrize("model", ["gpt-audio", "gpt-4o-audio-preview", "gpt-realtime", "gpt-image-1", "tts-1"])
+def test_a_model_with_several_prices_per_kind_of_token_is_unknown(model: str) -> None:
+    assert Prices().rate(model) is None
+
+
+@pytest.mark.parametrize(
+    ("model", "input", "lowest"), [("gpt-4.1", "1", "0.25"), ("o3", "1", "0.25"), ("o4-mini", "0.55", "0.1375")]
+)
+def test_cached_input_without_a_published_batch_price_counts_in_full_and_the_lowest_cost_is_known(
+    model: str, input: str, lowest: str
+) -> None:
+    prices, usage = Prices(), Usage(input_tokens=MILLION, cached_tokens=MILLION)
+    assert prices.cost(model, usage) == Decimal(input)
+    assert prices.lowest_cost(model, usage) == Decimal(lowest)
+    assert prices.lowest_cost(model, Usage(input_tokens=MILLION)) == Decimal(input)
+    assert prices.lowest_cost("gpt-5", usage) == prices.cost("gpt-5", usage)
+    assert prices.lowest_cost("unknown", usage) is None
+
+
+def test_input_that_is_written_to_the_cache_costs_more() -> None:
+    usage = Usage(input_tokens=MILLION, cached_tokens=0, cache_write_tokens=MILLION // 2)
+    prices = Prices()
+    assert prices.cost("gpt-6-sol", usage) == Decimal("2.25")  # large request: 2 and 2.5 per million
+    small = Usage(input_tokens=1000, cached_tokens=200, cache_write_tokens=800)
+    assert prices.cost("gpt-6-sol", small) == Decimal("0.00102")
+    assert prices.cost("gpt-4o", small) == prices.cost("gpt-4o", Usage(input_tokens=1000))
+    assert prices.cost("gpt-6-sol", Usage(input_tokens=1000, cache_write_tokens=None)) is None
+    too_many = Usage(input_tokens=1000, cached_tokens=900, cache_write_tokens=900)
+    assert prices.cost("gpt-6-sol", too_many) == Decimal("0.000215")
+
+
+def test_a_large_request_costs_more_in_a_batch_if_only_the_standard_price_says_so() -> None:
+    usage = Usage(input_tokens=300_000, output_tokens=1000)
+    assert Prices().cost("gpt-5.5-pro", usage) == (Decimal(30) * 300_000 + Decimal(135) * 1000) / MILLION
+
+
+def test_groq_has_its_own_prices() -> None:
+    prices = Prices(price_list="groq")
+    rate = prices.rate("openai/gpt-oss-120b")
+    assert rate is not None
+    assert (rate.input, rate.output) == (Decimal("0.075"), Decimal("0.3"))
+    half = prices.rate("llama-3.3-70b-versatile")
+    assert half is not None
+    assert (half.input, half.output, half.lane) == (Decimal("0.295"), Decimal("0.395"), Lane.BATCH)
+    assert prices.rate("gpt-4o-mini") is None
+
+
+def test_a_provider_without_a_price_list_has_no_prices_but_those_that_people_set() -> None:
+    prices = Prices({"mine": {"input": 1, "output": 2}}, price_list="")
+    assert prices.rate("gpt-4o-mini") is None
+    assert prices.rate("mine") is not None
 
 
 def test_a_model_whose_published_batch_price_equals_the_standard_price_is_not_marked() -> None:
@@ -151,13 +270,14 @@ usages = input_tokens.flatmap(
     lambda count: st.builds(
         Usage,
         input_tokens=st.just(count),
-        cached_tokens=st.integers(0, count),
+        cached_tokens=st.integers(0, count // 2),
+        cache_write_tokens=st.integers(0, count // 2),
         output_tokens=st.integers(0, 200_000),
     )
 )
 
 
-@given(model=st.sampled_from(["gpt-5-mini", "gpt-5.4", "gpt-5.5-pro", "gpt-6.1-sol", "o3", "gpt-4.1"]), usage=usages)
+@given(model=st.sampled_from(["gpt-5-mini", "gpt-5.4", "gpt-5.5", "gpt-6.1-sol", "gpt-5.6-luna"]), usage=usages)
 def test_the_cost_equals_that_of_genai_prices_even_for_large_requests(model: str, usage: Usage) -> None:
     prices = Prices()
     for context, ours in (
@@ -173,6 +293,7 @@ def test_the_cost_equals_that_of_genai_prices_even_for_large_requests(model: str
             genai_prices.Usage(
                 input_tokens=usage.input_tokens,
                 cache_read_tokens=usage.cached_tokens,
+                cache_write_tokens=usage.cache_write_tokens,
                 output_tokens=usage.output_tokens,
             ),
             model,
@@ -229,6 +350,30 @@ def test_an_invalid_price_is_an_error_that_names_the_model(overrides: dict[str, 
         Prices(overrides)
     for word in [*words, "million tokens"]:
         assert word in str(error_info.value)
+
+
+def test_the_error_names_where_an_invalid_price_stands() -> None:
+    with pytest.raises(InputError, match=r"^in the extra: 'm' should cost the same as 'x'"):
+        Prices({"m": "x"}, source="in the extra")
+    with pytest.raises(InputError, match=r"^in the extra: Prices must be an object such as .*, not list"):
+        Prices(["m"], source="in the extra")  # type: ignore[arg-type]
+
+
+def test_the_page_of_prices_is_rendered_from_the_price_lists() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    if f"The tables are those of {GENAI_PRICES}." not in page:
+        pytest.skip("another version of genai-prices is installed than the one that the page is about")
+    assert page == render(page), (
+        "docs/prices.md differs from core/pricing/published.py. Run `python -m tests.core.pricing.render_docs` in the "
+        "repository's root, and commit the page."
+    )
+
+
+def test_the_page_lists_the_source_of_the_prices_of_50_models() -> None:
+    rates = dict(priced())
+    assert len(rates) > 50
+    assert all(rate.source for lanes in rates.values() for rate in lanes.values())
+    assert not rates.keys() & set(unpriced())
 
 
 def body(**extra: Any) -> bytes:

@@ -211,6 +211,7 @@ def test_the_usual_arguments_of_the_client_are_accepted() -> None:
     [
         ({"openai_client_kwarg": {}}, "Did you mean 'openai_client_kwargs'?"),
         ({"batch_limit": {}}, "Did you mean 'batch_limits'?"),
+        ({"batch_price": {}}, "Did you mean 'batch_prices'?"),
         ({"organization": "org-1"}, 'Move it into the object "openai_client_kwargs"'),
         ({"base_url": "x"}, 'Move it into the object "openai_client_kwargs"'),
         ({"openai_client_kwargs": "x"}, "must be an object"),
