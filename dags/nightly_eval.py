@@ -1,8 +1,8 @@
 """Send the cases of `eval_cases` to each model every night, grade the answers, and fail if a model got worse.
 
 Each run is compared with the last accepted runs. A model judges the answers that no rule can grade, in a second batch.
-Requests without an answer in time are sent synchronously, so that the report is ready at 07:00 UTC. Grading is free: to
-grade a run again, for example after fixing a case, clear the task `grade`.
+Requests without an answer in time are sent synchronously, on flex if possible, so that the report is ready at 07:00
+UTC. Grading is free: to grade a run again, for example after fixing a case, clear the task `grade`.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ with DAG(
     @task_group
     def evaluate(model: str) -> Any:
         """Get the answers of one model, then let the judge grade those that no rule can grade."""
-        # 07:00 is five hours after the start. After each deadline, half an hour is left for the final pass.
+        # 07:00 is five hours after the start. The final pass ends by each deadline; half an hour after it is a reserve.
         common: dict[str, Any] = {
             "custom_id": "{{ row.id }}",
             "carry": ["case_id", "repeat"],

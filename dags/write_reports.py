@@ -2,7 +2,8 @@
 
 The last task writes the pages to the folder in the Airflow Variable `reports_folder`, on a disk or in an object store
 (`s3://aws_default@bucket/reports`). A page that is written again keeps its name. The reports are due at the next 07:00
-UTC that is at least three hours away. Requests without an answer by then are sent synchronously, at the standard price.
+UTC that is at least three hours away. Before that, requests without an answer are sent synchronously: on flex, or at
+the standard price.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from airflow_provider_batch.core.lifecycle.canary_verdict import DEFAULT_REQUEST
 from airflow_provider_batch.core.lifecycle.failures import classify_refusal, is_account_failure
 from airflow_provider_batch.core.pricing.prices import Prices
 from airflow_provider_batch.core.provider.batch import BatchView, read_batch
-from airflow_provider_batch.core.provider.catalogue import find_provider
+from airflow_provider_batch.core.provider.catalogue import find_provider, is_openai
 from airflow_provider_batch.core.provider.connection import connection_problem, extra_problem, ignored_field_problem
 from airflow_provider_batch.core.provider.http_status import is_transient
 from airflow_provider_batch.core.provider.limits import Limits, read_limits
@@ -209,9 +209,30 @@ class BatchHook(OpenAIHook):
         """Default number of canary requests per model; 0 if the provider's models answer no synchronous requests."""
         return DEFAULT_CANARY if find_provider(self.host).synchronous else 0
 
-    def send_request(self, endpoint: str, body: dict[str, Any]) -> SynchronousResponse:
-        """Send one synchronous request, at the standard price. The SDK never repeats it, and no error is raised."""
-        client = self.conn.with_options(max_retries=0, timeout=SYNCHRONOUS_TIMEOUT)
+    @property
+    def has_flex(self) -> bool:
+        """Whether the server has OpenAI's flex tier: `batch_flex` in the connection's extra, or else its host says so.
+
+        :raises InputError: if `batch_flex` is neither true nor false.
+        """
+        value = self.get_connection(self.conn_id).extra_dejson.get("batch_flex")
+        if value is None:
+            return is_openai(self.host)
+        if not isinstance(value, bool):
+            raise InputError(
+                f"openai_conn_id: batch_flex in the extra of connection {self.conn_id!r} must be true or false, not "
+                f"{value!r}. Nothing was sent. Correct the connection (Admin > Connections)."
+            )
+        return value
+
+    def send_request(
+        self, endpoint: str, body: dict[str, Any], timeout: float = SYNCHRONOUS_TIMEOUT
+    ) -> SynchronousResponse:
+        """Send one synchronous request. The SDK never repeats it, and no error is raised.
+
+        :param timeout: seconds after which the request is abandoned. It may be billed all the same.
+        """
+        client = self.conn.with_options(max_retries=0, timeout=timeout)
         try:
             answer = client.post(endpoint.removeprefix("/v1"), body=body, cast_to=openai.HttpxBinaryResponseContent)
         except openai.APIStatusError as error:
@@ -224,9 +245,7 @@ class BatchHook(OpenAIHook):
                 parse_retry_after(response.headers.get("retry-after")),
             )
         except openai.APITimeoutError:
-            return SynchronousResponse(
-                0, "", f"No answer within {SYNCHRONOUS_TIMEOUT:.0f} seconds.".encode(), "request_timeout"
-            )
+            return SynchronousResponse(0, "", f"No answer within {timeout:.0f} seconds.".encode(), "request_timeout")
         except openai.OpenAIError as error:
             return SynchronousResponse(0, "", describe_error(error).encode(), type(error).__name__)
         return SynchronousResponse(

@@ -101,6 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_time_arguments(parser)
     add_upstream_arguments(parser)
     _add_limit_arguments(parser)
+    _add_flex_arguments(parser)
     parser.add_argument(
         "--seed",
         type=int,
@@ -203,6 +204,39 @@ def _add_quota_arguments(limits: argparse._ArgumentGroup) -> None:
     )
 
 
+def _add_flex_arguments(parser: argparse.ArgumentParser) -> None:
+    flex = parser.add_argument_group('the flex tier (synchronous requests with service_tier "flex")')
+    flex.add_argument(
+        "--flex-latency",
+        type=duration,
+        default=0.0,
+        metavar="S",
+        help="median duration of a request, in seconds of the server's clock (default %(default)s)",
+    )
+    flex.add_argument(
+        "--flex-concurrency",
+        type=count,
+        default=64,
+        metavar="N",
+        help="maximum number of requests that run at the same time; the others wait (default %(default)s)",
+    )
+    flex.add_argument(
+        "--flex-unavailable",
+        type=share,
+        default=0.0,
+        metavar="SHARE",
+        help="share of requests to refuse with 429 resource_unavailable, from 0 to 1 (default %(default)s)",
+    )
+    flex.add_argument(
+        "--flex-model",
+        action="append",
+        default=[],
+        dest="flex_models",
+        metavar="NAME",
+        help="model that has the tier; can be repeated (default: those that have it at OpenAI)",
+    )
+
+
 def _add_test_arguments(parser: argparse.ArgumentParser) -> None:
     tests = parser.add_argument_group("for tests of clients")
     tests.add_argument(
@@ -300,6 +334,10 @@ def _serve(args: argparse.Namespace, faults: tuple[Fault, ...], listener: socket
         release_after=args.release_after,
         creates_per_hour=args.creates_per_hour,
         uploads_per_minute=args.uploads_per_minute,
+        flex_latency=args.flex_latency,
+        flex_concurrency=args.flex_concurrency,
+        flex_unavailable=args.flex_unavailable,
+        flex_models=frozenset(args.flex_models),
         dialect=build_dialect(args.dialects),
         api_key=args.api_key,
         faults=faults,

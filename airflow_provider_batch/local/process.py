@@ -47,6 +47,10 @@ class Options(TypedDict, total=False):
     upstream_model: str | None
     upstream_timeout: float
     upstream_patience: float
+    flex_latency: float
+    flex_concurrency: int
+    flex_unavailable: float
+    flex_models: tuple[str, ...]
     dialects: tuple[str, ...]
     api_key: str | None
     webhook_duplicates: float
@@ -55,7 +59,7 @@ class Options(TypedDict, total=False):
 
 
 #: options with a list of values, and the name of the flag that is repeated for each value
-_LIST_FLAGS = {"models": "model", "dialects": "dialect"}
+_LIST_FLAGS = {"models": "model", "dialects": "dialect", "flex_models": "flex_model"}
 
 
 def _flags(name: str, value: object) -> list[str]:

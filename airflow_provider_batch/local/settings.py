@@ -75,6 +75,13 @@ class Settings:
     creates_per_hour: int | None = CREATES_PER_HOUR
     #: maximum number of files uploaded per minute; None for no limit
     uploads_per_minute: int | None = UPLOADS_PER_MINUTE
+    #: median duration of a request on the flex tier, and how many of them run at the same time
+    flex_latency: float = 0.0
+    flex_concurrency: int = 64
+    #: share of the requests on the flex tier that are refused for lack of resources, from 0 to 1
+    flex_unavailable: float = 0.0
+    #: models that have the flex tier; empty for those that have it at OpenAI
+    flex_models: frozenset[str] = frozenset()
     #: how the server differs from OpenAI
     dialect: Dialect = OPENAI
     #: the bearer token that clients must send; None accepts any non-empty one

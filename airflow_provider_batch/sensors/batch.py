@@ -23,9 +23,10 @@ from airflow_provider_batch.core.arguments import (
 from airflow_provider_batch.core.formatting import format_count, format_time
 from airflow_provider_batch.core.ledger.ledger import Ledger
 from airflow_provider_batch.core.ledger.records import Task, TaskStarted
-from airflow_provider_batch.core.lifecycle.deadline import deadline_to_record
+from airflow_provider_batch.core.lifecycle.deadline import cutoff, deadline_to_record
 from airflow_provider_batch.core.lifecycle.steps import RETRYABLE, Finish, Hold, Pause, Policy, Void, Wait
 from airflow_provider_batch.core.lifecycle.summary import summarize, wait_result
+from airflow_provider_batch.core.provider.lane import Lane
 from airflow_provider_batch.core.sealing.final_pass import DEFAULT_ROWS
 from airflow_provider_batch.exceptions import InputError, JobHeldError
 from airflow_provider_batch.hooks.batch import BatchHook
@@ -37,6 +38,7 @@ from airflow_provider_batch.worker.kill_switch import KillSwitch
 from airflow_provider_batch.worker.lessons import save_lessons
 from airflow_provider_batch.worker.open_job import open_job
 from airflow_provider_batch.worker.runner import Runner
+from airflow_provider_batch.worker.synchronous import find_flex_models
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -47,7 +49,7 @@ __all__ = ["BatchSensor"]
 #: maximum seconds between two looks at batches that the provider refuses to show, without a triggerer
 _REFUSED_PAUSE = 60.0
 #: choices for `at_deadline`
-AT_DEADLINE = COLLECT, SYNC = ("collect", "sync")
+AT_DEADLINE = COLLECT, FLEX, SYNC = ("collect", "flex", "sync")
 #: choices for `on_incomplete`
 ON_INCOMPLETE = KEEP, RAISE_CAP = ("keep", "raise_cap")
 
@@ -63,12 +65,15 @@ class BatchSensor(BaseSensorOperator):
     `retry_rounds`, `paid_twice` (requests answered in two batches of the same attempt), `outcomes` (rows by outcome)
     and, if there was a final pass, `final_pass`.
 
-    **The final pass.** With `at_deadline="sync"`, rows that have no usable answer at the deadline are sent once more,
-    synchronously and at the standard price: rows that were cancelled, expired or never sent, and rows that would
-    otherwise be retried, regardless of `max_attempts`. The batches must end first, which may take 15 minutes. Rows
-    of a batch that has not ended by then are left out, because their answers may still arrive. The sensor starts new
-    requests until 30 minutes after the deadline, with up to 16 at a time. The log and `final_pass` say how many rows
-    were left out, and why.
+    **The final pass.** With `at_deadline="flex"` or "sync", rows without a usable answer are sent once more, one by
+    one: rows that were cancelled, expired or never sent, and rows that would otherwise be retried, regardless of
+    `max_attempts`. "flex" uses OpenAI's flex tier, which costs as much as a batch and answers within minutes; only some
+    models have it. "sync" also uses flex where the model has it, and sends at the standard price what flex does not
+    take. So that the answers are there by the deadline, batches are cancelled earlier: 20 minutes, and 3 seconds for
+    each of up to `at_deadline_rows` rows (0.6 without flex), but not before half of the time has passed. The batches
+    must end first, which may take 15 minutes. Rows of a batch that has not ended by then are left out, because their
+    answers may still arrive. The sensor starts new requests until 30 minutes after the deadline, with up to 16 at a
+    time. The log and `final_pass` say how many rows were left out, and why.
 
     A duration is a `timedelta`, a number of seconds, or text such as "90", "30 min" or "1h 30m".
 
@@ -86,8 +91,9 @@ class BatchSensor(BaseSensorOperator):
         Retries of the task never move the deadline. If a person clears the task after the wait has ended or the
         deadline has passed, the deadline is set again, and rows without a usable answer may be tried `max_attempts`
         times more. Default: 30 hours.
-    :param at_deadline: what to do at the deadline with rows that have no usable answer. "collect" leaves them as they
-        are; "sync" sends them synchronously in the final pass, within the job's `max_cost_usd`.
+    :param at_deadline: what to do with rows that have no usable answer as the deadline approaches. "collect" leaves
+        them as they are. "flex" sends them on the flex tier, at the price of a batch. "sync" sends them on flex if
+        possible, and otherwise at the standard price. Both stay within the job's `max_cost_usd`.
     :param at_deadline_rows: maximum number of rows to send in the final pass; the others are left out.
         Default: 1,000.
     :param deferrable: wait in the triggerer. If False, `mode` selects poke or reschedule, as for any sensor.
@@ -172,14 +178,14 @@ class BatchSensor(BaseSensorOperator):
         """Check the batches once, without a triggerer, and carry out the steps that are possible now."""
         with airflow_failures():
             ledger = open_job(self.job)
-            pause, refusal = self._advance(context, ledger, is_start=True)
+            pause, end, refusal = self._advance(context, ledger, is_start=True)
             looks = 1
             # Nothing else would count the refusals: in mode reschedule, each call has a process of its own.
-            while refusal and isinstance(pause, Wait) and pause.until in (None, ledger.state().deadline):
+            while refusal and isinstance(pause, Wait) and pause.until in (None, end):
                 if looks == MAX_REFUSALS:
                     raise _refused_error(ledger, refusal)
                 time.sleep(min(self.poke_interval, _REFUSED_PAUSE))
-                pause, refusal = self._advance(context, ledger, is_start=True)
+                pause, end, refusal = self._advance(context, ledger, is_start=True)
                 looks += 1
             is_finished = isinstance(pause, Finish)
             return PokeReturnValue(is_finished, self._result(ledger) if is_finished else None)
@@ -195,7 +201,7 @@ class BatchSensor(BaseSensorOperator):
     def _continue(self, context: Context, *, is_start: bool = False, refused_looks: int = 0) -> dict[str, Any]:
         with airflow_failures():
             ledger = open_job(self.job)
-            pause, refusal = self._advance(context, ledger, is_start=is_start)
+            pause, end, refusal = self._advance(context, ledger, is_start=is_start)
             refused_looks = refused_looks + 1 if refusal else 0
             if refused_looks > MAX_REFUSALS:
                 raise _refused_error(ledger, refusal)
@@ -208,7 +214,7 @@ class BatchSensor(BaseSensorOperator):
             format_count(len(pause.batch_ids), "batch", "batches"),
             f" until {format_time(deadline, now)} at the latest" if deadline else " to end",
             f"; the next step is due at {format_time(pause.until, now)}"
-            if pause.until and pause.until != deadline
+            if pause.until and pause.until not in (deadline, end)
             else "",
         )
         # With the id of this attempt, the trigger can tell whether a person stopped it or a later attempt failed.
@@ -219,7 +225,7 @@ class BatchSensor(BaseSensorOperator):
                 job_uid=ledger.manifest.job_uid,
                 # The oldest batches, which should end first. Once they have ended, the sensor waits for the next ones.
                 batch_ids=pause.batch_ids[:MAX_BATCHES],
-                deadline=deadline.isoformat() if deadline and now < deadline else None,
+                deadline=end.isoformat() if end and now < end else None,
                 wake_at=pause.until.isoformat() if pause.until else None,
                 any_end=pause.any_end,
                 poll_interval=self.poke_interval,
@@ -230,10 +236,10 @@ class BatchSensor(BaseSensorOperator):
         )
         raise AssertionError("defer never returns")
 
-    def _advance(self, context: Context, ledger: Ledger, *, is_start: bool) -> tuple[Pause, str]:
-        """Carry out the steps that are possible now. Return how the job pauses, and a refusal.
+    def _advance(self, context: Context, ledger: Ledger, *, is_start: bool) -> tuple[Pause, datetime | None, str]:
+        """Carry out the steps that are possible now. Return how the job pauses, its cut-off, and a refusal.
 
-        The refusal is empty, unless the provider refuses to show every batch that the job waits for. After the deadline
+        The refusal is empty, unless the provider refuses to show every batch that the job waits for. After the cut-off
         it is empty, too, because the wait then ends anyway.
         """
         BatchJobLink.persist(context, ledger.folder.uri)
@@ -241,15 +247,14 @@ class BatchSensor(BaseSensorOperator):
         ledger.add(TaskStarted(Task.WAIT, context["ti"].max_tries, now))
         if is_start:
             self._set_deadline(context, ledger, now)
-        policy = Policy(
-            max_attempts=self.max_attempts,
-            retry_on=frozenset(Outcome(outcome) for outcome in self.retry_on),
-            raise_cap=self.on_incomplete == RAISE_CAP,
-            backoff=self.row_retry_delay,
-            restarted_at=now,
-            at_deadline_rows=self.at_deadline_rows if self.at_deadline == SYNC else 0,
-        )
         hook = BatchHook(conn_id=ledger.manifest.openai_conn_id)
+        policy = self._policy(ledger, hook, now)
+        if is_start and self.at_deadline == FLEX and not policy.has_flex:
+            self.log.warning(
+                "at_deadline is 'flex', but no model of this job has the flex tier at connection %r. Rows without an "
+                "answer stay as they are at the deadline. Set at_deadline='sync' to send them at the standard price.",
+                ledger.manifest.openai_conn_id,
+            )
         runner = Runner(ledger, hook, policy, self.log, stopping=lambda: self._kill_switch.is_pulled)
         pause = runner.run(runner.observe())
         if isinstance(pause, Void):
@@ -265,9 +270,23 @@ class BatchSensor(BaseSensorOperator):
         save_lessons(ledger, self.log, ended=isinstance(pause, Finish))
         awaited_ids = pause.batch_ids if isinstance(pause, Wait) else []
         refusals = [runner.refused_reads.get(batch_id, "") for batch_id in awaited_ids]
-        deadline = ledger.state().deadline
-        is_past_deadline = deadline is not None and now >= deadline
-        return pause, refusals[0] if refusals and all(refusals) and not is_past_deadline else ""
+        end = cutoff(ledger.state(), policy)
+        is_past_cutoff = end is not None and now >= end
+        return pause, end, refusals[0] if refusals and all(refusals) and not is_past_cutoff else ""
+
+    def _policy(self, ledger: Ledger, hook: BatchHook, now: datetime) -> Policy:
+        has_flex = self.at_deadline != COLLECT and bool(find_flex_models(ledger.manifest, hook))
+        has_final_pass = self.at_deadline == SYNC or has_flex
+        return Policy(
+            max_attempts=self.max_attempts,
+            retry_on=frozenset(Outcome(outcome) for outcome in self.retry_on),
+            raise_cap=self.on_incomplete == RAISE_CAP,
+            backoff=self.row_retry_delay,
+            restarted_at=now,
+            at_deadline_rows=self.at_deadline_rows if has_final_pass else 0,
+            at_deadline_lane=Lane.STANDARD if self.at_deadline == SYNC else Lane.FLEX,
+            has_flex=has_flex,
+        )
 
     def _set_deadline(self, context: Context, ledger: Ledger, now: datetime) -> None:
         """Record the deadline, unless an attempt of this task did so since the task was last cleared.

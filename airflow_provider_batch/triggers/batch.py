@@ -74,7 +74,7 @@ class BatchTrigger(BaseTrigger):
     :param openai_conn_id: connection of type openai.
     :param job_uid: id of the job, for the log.
     :param batch_ids: ids of running batches, at most 500.
-    :param deadline: ISO time at which the wait is over, or None.
+    :param deadline: ISO time at which batches are cancelled, or None.
     :param wake_at: ISO time at which there is other work for the worker, or None.
     :param any_end: fire within a minute of the first end, because shards wait for queue capacity.
     :param poll_interval: maximum seconds between two reads of a batch.

@@ -33,7 +33,6 @@ from airflow_provider_batch.core.ledger.state import ShardState
 from airflow_provider_batch.core.lifecycle import failures
 from airflow_provider_batch.core.lifecycle.collection import collect_again_at, describe_held, is_held, recent_failures
 from airflow_provider_batch.core.lifecycle.steps import Collect
-from airflow_provider_batch.core.pricing.lane import Lane
 from airflow_provider_batch.core.pricing.prices import Prices
 from airflow_provider_batch.core.provider.batch import BatchView, Status
 from airflow_provider_batch.core.schema.judge import SchemaJudge
@@ -214,7 +213,6 @@ class Collector:
         input_answers = input_tokens = estimated_input_tokens = 0
         output_squares = output_logs = input_squares = 0.0
         cost: Decimal | None = Decimal(0)
-        lane = Lane.STANDARD if shard.spec.synchronous else Lane.BATCH
         for line, answer in read_answers(folder, shard.spec, settled, rows, manifest.endpoint, self._judge):
             outcomes[answer.outcome] += 1
             transient += answer.outcome is Outcome.FAILED and answer.transient
@@ -231,7 +229,9 @@ class Collector:
                     input_tokens += usage.input_tokens
                     estimated_input_tokens += rows[line].tokens
                     input_squares += usage.input_tokens**2 / max(rows[line].tokens, 1)
-                price = self._prices.cost(shard.model, usage, answered_by=answer.model, lane=lane)
+                price = self._prices.cost(
+                    shard.model, usage, answered_by=answer.model, lane=shard.spec.lane.of_answer(answer.service_tier)
+                )
                 cost = None if cost is None or price is None else cost + price
         return msgspec.structs.replace(
             settled,

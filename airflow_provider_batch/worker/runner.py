@@ -18,6 +18,7 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import cached_property
 from itertools import groupby
 
 import msgspec
@@ -46,6 +47,7 @@ from airflow_provider_batch.core.lifecycle.capacity import uploads_resume_at
 from airflow_provider_batch.core.lifecycle.collection import describe_held, held_batches
 from airflow_provider_batch.core.lifecycle.next_steps import next_steps
 from airflow_provider_batch.core.lifecycle.steps import (
+    FINAL_PASS_WINDOW,
     Cancel,
     Collect,
     Create,
@@ -65,6 +67,7 @@ from airflow_provider_batch.core.lifecycle.steps import (
 )
 from airflow_provider_batch.core.pricing.prices import Prices
 from airflow_provider_batch.core.provider.batch import BatchView
+from airflow_provider_batch.core.provider.lane import Lane
 from airflow_provider_batch.core.schema.judge import SchemaJudge
 from airflow_provider_batch.core.sealing import final_pass
 from airflow_provider_batch.exceptions import (
@@ -88,6 +91,8 @@ from airflow_provider_batch.worker.reseal import Resealer
 
 #: delay before a failed cancel request is repeated
 CANCEL_RETRY_DELAY = timedelta(seconds=60)
+#: how long before the deadline rows are no longer sent on flex if they may be sent at the standard price
+FLEX_MARGIN = timedelta(minutes=10)
 
 
 class Runner:
@@ -259,12 +264,8 @@ class Runner:
     def _carry_out(self, steps: list[Step]) -> None:
         """Carry out steps of one kind."""
         match steps[0]:
-            case SendSynchronously(is_final_pass=True) as first:
-                # only one shard: the lifecycle checks the time before the next one
-                self._send_final_pass(first)
             case SendSynchronously():
-                canaries = [step for step in steps if isinstance(step, SendSynchronously)]
-                synchronous.send_all(self.ledger, self.hook, canaries, self._settle_responses, self._stopping)
+                self._send_synchronously([step for step in steps if isinstance(step, SendSynchronously)])
             case Upload():
                 self._upload([step for step in steps if isinstance(step, Upload)])
             case Collect():
@@ -300,37 +301,83 @@ class Runner:
         message = responses.account_error
         if message is not None:
             self.ledger.add(Refused(shard.name, number, Failure.ACCOUNT, message, self._clock()))
-            consequence = "Earlier answers will land" if responses.step.is_final_pass else "Nothing was uploaded"
+            consequence = "Nothing was uploaded" if responses.step.is_canary else "Earlier answers will land"
             self.log.warning("%s: the provider refused the account: %s. %s.", shard.name, message, consequence)
+            self._must_plan_again = True
             return
+        if responses.flex_problem is not None:
+            self.log.warning("%s: %s", shard.name, responses.flex_problem)
         file = synchronous.write_responses(self.ledger, responses)
         settled = Settled(shard.name, number, "", "answered", self._clock(), files=[file])
         self.ledger.add(self._collector.count(shard, settled))
 
-    def _send_final_pass(self, step: SendSynchronously) -> None:
-        """Claim and send a shard of the final pass, unless another worker has claimed it."""
-        if self._stopping():
-            raise StoppedError(
-                f"This worker is being stopped, so {step.shard.name} of the final pass was not sent. Everything done "
-                "so far is recorded, and the next attempt continues from there."
+    def _send_synchronously(self, steps: list[SendSynchronously]) -> None:
+        """Send the canaries, or claim and send the other shards."""
+        is_canary = steps[0].is_canary
+
+        def start(step: SendSynchronously) -> bool:
+            state = self.ledger.state()
+            is_over = state.deadline is not None and self._clock() >= state.deadline + FINAL_PASS_WINDOW
+            if self._must_plan_again or is_over or state.is_cancelled:
+                return False
+            return is_canary or self._claim(step.shard, step.number)
+
+        def flex_models() -> frozenset[str]:
+            deadline = self.ledger.state().deadline
+            is_urgent = deadline is not None and self._clock() > deadline - FLEX_MARGIN
+            return frozenset() if is_urgent else self._flex_models
+
+        if is_canary:
+            self._log_canary(steps)
+        policy = synchronous.CANARY if is_canary else synchronous.ROWS
+        synchronous.send_all(
+            self.ledger,
+            self.hook,
+            steps,
+            self._settle_responses,
+            self._stopping,
+            policy,
+            flex_models=flex_models,
+            start=start,
+        )
+
+    def _log_canary(self, steps: list[SendSynchronously]) -> None:
+        lanes = {True: "on flex, at the price of a batch", False: "at the standard price"}
+        for has_flex, lane in lanes.items():
+            shards = [step.shard for step in steps if (step.shard.model in self._flex_models) is has_flex]
+            if not shards:
+                continue
+            without_flex = ", ".join(sorted(shard.model for shard in shards))
+            self.log.info(
+                "Canary: sending %s %s before anything is uploaded%s",
+                format_count(sum(shard.requests for shard in shards), "request"),
+                lane,
+                f" ({without_flex} has no flex tier here)" if self.hook.has_flex and not has_flex else "",
             )
-        if self._claim(step.shard, step.number):
-            synchronous.send_all(
-                self.ledger, self.hook, [step], self._settle_responses, self._stopping, synchronous.FINAL_PASS
-            )
+
+    @cached_property
+    def _flex_models(self) -> frozenset[str]:
+        return synchronous.find_flex_models(self.ledger.manifest, self.hook)
 
     def _seal_final_pass(self, step: FinalPass) -> None:
         retry_round = final_pass.seal_final_pass(
-            self.ledger, step, self.policy, self._judge, self._claim, self._clock()
+            self.ledger, step, self.policy, self._judge, self._claim, self._clock(), self._flex_models
         )
         if retry_round is None:
             return
         rows = sum(shard.requests for shard in retry_round.shards if shard.synchronous)
-        self.log.info("Final pass: sending %s synchronously, at the standard price", format_count(rows, "row"))
+        self.log.info("Final pass: sending %s synchronously, %s", format_count(rows, "row"), self._describe_lane())
         if retry_round.left_out:
             self.log.warning(
                 "Final pass: %s. They land as they are.", final_pass.describe_left_out(retry_round.left_out)
             )
+
+    def _describe_lane(self) -> str:
+        if self.policy.at_deadline_lane is Lane.FLEX:
+            return "on flex, at the price of a batch"
+        if not self._flex_models:
+            return "at the standard price, because no model of the job has the flex tier"
+        return "on flex if possible, and else at the standard price"
 
     def _judge_canary(self) -> None:
         result = judge_canary(self.ledger.state(), self.ledger.folder, self._judge, self._prices, self._clock())

@@ -26,11 +26,6 @@ def log_build(log: Log, build: Build, *, compared: bool = False) -> None:
         format_count(len(manifest.shards), "shard"),
         format_count(sum(shard.bytes for shard in manifest.shards), "byte"),
     )
-    canary = sum(shard.requests for shard in manifest.shards if shard.synchronous)
-    if canary:
-        log.info(
-            "Canary: sending %s at the standard price before anything is uploaded", format_count(canary, "request")
-        )
     changes = schema_changes(manifest.author_schema) if manifest.author_schema is not None else []
     if changes:
         first = " | ".join(changes[:MAX_CHANGES])

@@ -94,7 +94,7 @@ def test_two_requests_are_sent_synchronously_first_and_land_like_all_others(
     assert all(row[1:3] == ("succeeded", "billing") and row[3] and row[4] == 1 for row in rows)
     log = capfd.readouterr().out
     assert "Canary: 2 of 2 requests answered, mean output" in log
-    assert "Canary: sending 2 requests at the standard price" in log
+    assert "Canary: sending 2 requests at the standard price before anything is uploaded" in log
 
 
 def test_an_answer_to_the_canary_costs_the_standard_price(warehouse: Path) -> None:
@@ -335,7 +335,10 @@ def test_requests_that_keep_failing_for_a_transient_reason_are_retried_in_a_batc
 def test_a_request_that_is_not_answered_in_time_expires_and_the_job_continues(
     warehouse: Path, server: LocalServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_provider_batch.hooks.batch.SYNCHRONOUS_TIMEOUT", 0.5)
+    from airflow_provider_batch.worker import synchronous
+
+    hasty = synchronous.CANARY._replace(standard=synchronous.Tries((), 0, timeout=0.5))
+    monkeypatch.setattr(synchronous, "CANARY", hasty)
     server.set_faults(Fault(kind=Kind.COMMIT_THEN_HANG, calls=frozenset({Call.SYNCHRONOUS}), seconds=30))
 
     state = state_of(submit_job(Instance()))

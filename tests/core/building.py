@@ -16,6 +16,7 @@ import msgspec
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import Estimate, JobKey, Manifest, Shard
 from airflow_provider_batch.core.ledger.records import CollectedFile, Settled
+from airflow_provider_batch.core.provider.lane import Lane
 from airflow_provider_batch.core.provider.limits import Limits
 from airflow_provider_batch.core.requests.render import Request
 from airflow_provider_batch.core.schema.columns import Column
@@ -94,11 +95,11 @@ def plain_shard(
     model: str = "gpt-5-mini",
     tokens: int = 0,
     attempt: int = 1,
-    synchronous: bool = False,
+    lane: Lane = Lane.BATCH,
 ) -> Shard:
     """Return a shard without files, for code that does not read them."""
     files = (f"{name}.jsonl", f"{name}.rows.jsonl")
-    return Shard(name, model, *files, requests, 100, "0" * 64, tokens, attempt, synchronous)
+    return Shard(name, model, *files, requests, 100, "0" * 64, tokens, attempt, lane)
 
 
 def chat_line(custom_id: str, content: Any = "fine", *, status: int = 200, usage: Any = (10, 2)) -> bytes:

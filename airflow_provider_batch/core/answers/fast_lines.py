@@ -67,6 +67,7 @@ class _ChatBody(msgspec.Struct, gc=False):
     model: _Name
     choices: Annotated[list[_Choice], msgspec.Meta(min_length=1)]
     usage: _ChatUsage
+    service_tier: _Name | None = None
     error: None = None
 
     def texts(self) -> list[str]:
@@ -106,6 +107,7 @@ class _ResponseBody(msgspec.Struct, gc=False):
     output: list[_Item]
     status: Literal["completed"]
     usage: _ResponseUsage
+    service_tier: _Name | None = None
     error: None = None
     incomplete_details: None = None
 
@@ -189,6 +191,7 @@ def fast_reader(endpoint: str, judge: SchemaJudge | None) -> LineReader | None:
             text=text,
             finish_reason=body.reason,
             model=body.model,
+            service_tier=body.service_tier,
             usage=body.usage.read(),
         )
 

@@ -28,6 +28,7 @@ from airflow_provider_batch.core.answers.structured import read_structured
 from airflow_provider_batch.core.answers.tolerant_json import LEFT_OUT, MAX_DEPTH, parse
 from airflow_provider_batch.core.pricing.prices import UNKNOWN_USAGE, Usage
 from airflow_provider_batch.core.provider.http_status import is_transient
+from airflow_provider_batch.core.provider.lane import SERVICE_TIER
 from airflow_provider_batch.core.schema.judge import SchemaJudge
 
 
@@ -65,8 +66,9 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     finish_reason: str | None = None
     error_code: str | None = None
     error_message: str | None = None
-    #: the model that answered, as the response names it
+    #: the model that answered, and the service tier that processed the request, as the response names them
     model: str | None = None
+    service_tier: str | None = None
     usage: Usage = Usage()
     #: for `failed`: whether a retry may succeed
     transient: bool = False
@@ -75,6 +77,9 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     #: body of the response; None if the caller did not need it
     body: Any = None
 
+
+#: error code of a request that the flex tier did not take. It was not billed, and is not an attempt
+FLEX_UNAVAILABLE = "flex_unavailable"
 
 MISSING = Answer(
     Outcome.MISSING,
@@ -112,6 +117,7 @@ def _limit_texts(answer: Answer) -> Answer:
     """Return the answer with everything that the provider wrote around it cut to a length that any table can store."""
     if (
         len(answer.model or "") <= MAX_NAME
+        and len(answer.service_tier or "") <= MAX_NAME
         and len(answer.finish_reason or "") <= MAX_NAME
         and len(answer.error_code or "") <= MAX_NAME
         and len(answer.error_message or "") <= MAX_MESSAGE
@@ -120,6 +126,7 @@ def _limit_texts(answer: Answer) -> Answer:
     return msgspec.structs.replace(
         answer,
         model=_cut(answer.model, MAX_NAME),
+        service_tier=_cut(answer.service_tier, MAX_NAME),
         finish_reason=_cut(answer.finish_reason, MAX_NAME),
         error_code=_cut(answer.error_code, MAX_NAME),
         error_message=_cut(answer.error_message, MAX_MESSAGE),
@@ -231,7 +238,14 @@ def _code_and_message(error: Any) -> tuple[str | None, str | None]:
 
 
 def _read_body(body: dict[str, Any], endpoint: str, judge: SchemaJudge | None) -> Answer:
-    answer = Answer(Outcome.SUCCEEDED, model=_model_name(body), usage=_usage(body, endpoint), body=body)
+    tier = body.get(SERVICE_TIER)
+    answer = Answer(
+        Outcome.SUCCEEDED,
+        model=_model_name(body),
+        service_tier=tier if isinstance(tier, str) else None,
+        usage=_usage(body, endpoint),
+        body=body,
+    )
     if body.get("error"):
         return _failed_response(answer, *_code_and_message(body["error"]))
     match endpoint.removeprefix("/v1"):

@@ -55,7 +55,6 @@ from airflow_provider_batch.core.ledger.job import Manifest, ReusedFile, RowInde
 from airflow_provider_batch.core.ledger.records import Reason, Settled
 from airflow_provider_batch.core.ledger.state import JobState, ShardState, Submission
 from airflow_provider_batch.core.lifecycle.collection import held_batches
-from airflow_provider_batch.core.pricing.lane import Lane
 from airflow_provider_batch.core.pricing.prices import UNKNOWN_USAGE, Prices, Usage
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.core.schema.judge import SchemaJudge
@@ -102,10 +101,6 @@ class _Source(NamedTuple):
     model: str | None
     attempt: int
     batch_id: str | None
-
-
-def _lane(shard: Shard) -> Lane:
-    return Lane.STANDARD if shard.synchronous else Lane.BATCH
 
 
 def _add_costs(total: Decimal | None, cost: Decimal | None) -> Decimal | None:
@@ -497,7 +492,9 @@ class Landing:
             self.without_usage += 1
         self.cost = _add_costs(self.cost, cost)
         if not usage.is_zero:
-            lowest_cost = self._prices.lowest_cost(shard.model, usage, answered_by=answer.model, lane=_lane(shard))
+            lowest_cost = self._prices.lowest_cost(
+                shard.model, usage, answered_by=answer.model, lane=shard.lane.of_answer(answer.service_tier)
+            )
             self.lowest_cost = _add_costs(self.lowest_cost, lowest_cost)
             standard_cost = self._prices.standard_cost(shard.model, usage, answered_by=answer.model)
             self.standard_cost = _add_costs(self.standard_cost, standard_cost)
@@ -507,7 +504,9 @@ class Landing:
         """Return the cost of an answer in US dollars, or None if its price or usage is unknown."""
         if answer.usage.is_zero:
             return Decimal(0)
-        return self._prices.cost(shard.model, answer.usage, answered_by=answer.model, lane=_lane(shard))
+        return self._prices.cost(
+            shard.model, answer.usage, answered_by=answer.model, lane=shard.lane.of_answer(answer.service_tier)
+        )
 
     def _row(
         self, row: RowIndex, answer: Answer, values: Sequence[Any], source: _Source, spending: Spending

@@ -8,11 +8,12 @@ from typing import Any
 import msgspec
 
 from airflow_provider_batch.core.ledger.samples import OutputSample
+from airflow_provider_batch.core.provider.lane import Lane
 from airflow_provider_batch.core.provider.limits import Limits
 from airflow_provider_batch.core.schema.columns import Column
 
 #: version of the format of everything written into a job's folder
-FORMAT = 3
+FORMAT = 4
 
 
 class JobKey(msgspec.Struct, frozen=True):
@@ -48,9 +49,9 @@ class Shard(msgspec.Struct, frozen=True):
     tokens: int = 0
     #: number of times these rows have been sent, including this time
     attempt: int = 1
-    #: whether the requests are sent synchronously instead of in a batch: those of the canary, so that a mistake shows
-    #: before the first upload, and those of the final pass, because the deadline has passed
-    synchronous: bool = False
+    #: the lane with the highest price in which its requests may be processed. Requests that may go to the standard
+    #: lane are first sent to the flex lane, if their model has it
+    lane: Lane = Lane.BATCH
     #: set when a later generation keeps the shard: number of requests whose row has changed or disappeared, and how
     #: many of these have an answer that no other row needs
     obsolete_rows: int = 0
@@ -59,6 +60,15 @@ class Shard(msgspec.Struct, frozen=True):
     cap_factor: int = 1
     #: sha256 of the index file, hex; empty if the shard was sealed before indexes had checksums
     index_sha256: str = ""
+
+    @property
+    def synchronous(self) -> bool:
+        """Whether the requests are sent one by one instead of in a batch.
+
+        These are the canary, so that a mistake shows before the first upload; the final pass, because the deadline is
+        near; and the rows of a job that is sent on flex.
+        """
+        return self.lane is not Lane.BATCH
 
 
 class RowIndex(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):

@@ -26,6 +26,7 @@ from airflow_provider_batch.core.ledger.records import (
     TaskStarted,
     UploadRefused,
 )
+from airflow_provider_batch.core.provider.lane import Lane
 
 
 class Phase(StrEnum):
@@ -175,7 +176,7 @@ class JobState(msgspec.Struct):
     @property
     def canary_shards(self) -> list[ShardState]:
         """The shards that are sent before anything is uploaded."""
-        return [self.shards[shard.name] for shard in self.manifest.shards if shard.synchronous]
+        return [self.shards[shard.name] for shard in self.manifest.shards if shard.lane is Lane.STANDARD]
 
     @property
     def final_pass_shards(self) -> list[ShardState]:
@@ -184,7 +185,7 @@ class JobState(msgspec.Struct):
             self.shards[shard.name]
             for retry_round in self.retry_rounds
             for shard in retry_round.shards
-            if shard.synchronous
+            if retry_round.is_final_pass and shard.synchronous
         ]
 
     @property

@@ -73,7 +73,7 @@ class BudgetTracker:
         mean_input_tokens = -(-shard.tokens // max(shard.requests, 1))
         input_tokens = self._correction.correct(shard.model, mean_input_tokens)
         usage = Usage(input_tokens=input_tokens, output_tokens=self._expected_output_tokens(shard))
-        cost = self._prices.cost(shard.model, usage)
+        cost = self._prices.cost(shard.model, usage, lane=shard.lane)
         return Decimal("Infinity") if cost is None else cost * shard.requests
 
     def _expected_output_tokens(self, shard: Shard) -> int:

@@ -29,9 +29,9 @@ from airflow_provider_batch.core.lifecycle.canary_answers import (
 )
 from airflow_provider_batch.core.pricing.estimate import CanaryUsage, RemainingRequests, estimate_after_canary
 from airflow_provider_batch.core.pricing.input_correction import InputCorrection
-from airflow_provider_batch.core.pricing.lane import Lane
 from airflow_provider_batch.core.pricing.prices import Prices
 from airflow_provider_batch.core.pricing.spread import with_earlier_answers
+from airflow_provider_batch.core.provider.lane import Lane
 from airflow_provider_batch.core.schema.judge import SchemaJudge
 
 #: default and maximum number of requests per model in the canary
@@ -158,7 +158,12 @@ def _usage(model: str, answers: list[Answer], prices: Prices) -> CanaryUsage:
         count += 1
         input_tokens += usage.input_tokens or 0
         output_tokens += usage.output_tokens or 0
-        cost = prices.cost(model, usage, answered_by=answer.model, lane=Lane.STANDARD)
+        cost = prices.cost(
+            model,
+            usage,
+            answered_by=answer.model,
+            lane=Lane.STANDARD.of_answer(answer.service_tier),
+        )
         total = None if total is None or cost is None else total + cost
     return CanaryUsage(count, input_tokens, output_tokens, total)
 

@@ -15,7 +15,7 @@ from airflow_provider_batch.core.lifecycle.steps import CANCEL_GRACE, CLAIM_LIFE
 
 
 def wait_is_ending(situation: Situation, shard: ShardState) -> bool:
-    """The deadline has passed, or a person cancelled the job."""
+    """The cut-off has passed, or a person cancelled the job."""
     return situation.is_ending
 
 
@@ -86,9 +86,9 @@ def person_cancelled(situation: Situation, shard: ShardState) -> bool:
     return situation.is_cancelled
 
 
-def deadline_has_passed(situation: Situation, part: object) -> bool:
-    """The wait is past its deadline."""
-    return situation.is_past_deadline
+def cutoff_has_passed(situation: Situation, part: object) -> bool:
+    """The wait is past its cut-off."""
+    return situation.is_past_cutoff
 
 
 def no_row_is_wanted(situation: Situation, shard: ShardState) -> bool:
@@ -147,9 +147,9 @@ def canary_is_open(job: Job, plan: Plan) -> bool:
 # Conditions of the job: what to send
 
 
-def final_pass_is_left_over(job: Job, plan: Plan) -> bool:
-    """A shard of an earlier final pass was never sent."""
-    return bool(job.synchronous_shards)
+def shard_is_synchronous(situation: Situation, shard: ShardState) -> bool:
+    """The requests of the shard are sent synchronously."""
+    return shard.spec.synchronous
 
 
 def shard_is_too_large(job: Job, plan: Plan) -> bool:
@@ -164,7 +164,7 @@ def row_is_too_large(job: Job, plan: Plan) -> bool:
 
 def shard_is_affordable(job: Job, plan: Plan) -> bool:
     """A shard is within queue capacity and budget."""
-    return bool(job.batch_shards and job.affordable[0])
+    return bool(job.affordable[0])
 
 
 def queue_is_full(job: Job, plan: Plan) -> bool:
@@ -174,7 +174,7 @@ def queue_is_full(job: Job, plan: Plan) -> bool:
 
 def budget_is_short(job: Job, plan: Plan) -> bool:
     """A shard is within queue capacity, but not within the budget."""
-    return bool(job.batch_shards and job.affordable[1])
+    return bool(job.affordable[1])
 
 
 def retry_is_due(job: Job, plan: Plan) -> bool:
@@ -211,7 +211,7 @@ def final_pass_is_over(job: Job, plan: Plan) -> bool:
 
 
 def canary_has_no_verdict(job: Job, plan: Plan) -> bool:
-    """The deadline passed before the canary was judged."""
+    """The cut-off passed before the canary was judged."""
     return bool(job.state.canary_shards) and job.state.canary_verdict is None
 
 
@@ -227,7 +227,7 @@ def final_pass_is_sealed(job: Job, plan: Plan) -> bool:
 
 def answers_may_still_come(job: Job, plan: Plan) -> bool:
     """A batch or an unanswered creation is not settled, and the grace period is not over."""
-    return _is_awaited(plan) and job.now < job.deadline + CANCEL_GRACE
+    return _is_awaited(plan) and job.now < job.past_cutoff + CANCEL_GRACE
 
 
 def rows_have_no_answer(job: Job, plan: Plan) -> bool:
@@ -239,14 +239,14 @@ def rows_have_no_answer(job: Job, plan: Plan) -> bool:
 
 
 def claim_is_awaited(job: Job, plan: Plan) -> bool:
-    """After the deadline a worker may still be sending a shard of the final pass."""
+    """After the cut-off a worker may still be sending a shard of the final pass."""
     is_claimed = any(shard.phase is Phase.CREATING for shard in job.state.final_pass_shards)
-    return job.is_past_deadline and is_claimed and _is_awaited(plan) and job.now < job.deadline + FINAL_PASS_WINDOW
+    return job.is_past_cutoff and is_claimed and _is_awaited(plan) and job.now < job.deadline + FINAL_PASS_WINDOW
 
 
 def end_is_awaited(job: Job, plan: Plan) -> bool:
-    """After the deadline a cancelled batch or an unanswered creation may still be settled."""
-    return job.is_past_deadline and _is_awaited(plan) and job.now < job.deadline + CANCEL_GRACE
+    """After the cut-off a cancelled batch or an unanswered creation may still be settled."""
+    return job.is_past_cutoff and _is_awaited(plan) and job.now < job.past_cutoff + CANCEL_GRACE
 
 
 def something_is_awaited(job: Job, plan: Plan) -> bool:

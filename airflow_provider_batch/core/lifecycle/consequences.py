@@ -109,7 +109,7 @@ def cancel_for_a_person(situation: Situation, shard: ShardState) -> Plan:
     return _cancel(shard, BY_PERSON)
 
 
-def cancel_at_the_deadline(situation: Situation, shard: ShardState) -> Plan:
+def cancel_at_the_cutoff(situation: Situation, shard: ShardState) -> Plan:
     """Cancel the batch, because its answers would come too late."""
     return _cancel(shard, "deadline")
 
@@ -135,6 +135,11 @@ def wait_for_uploads(situation: Situation, shard: ShardState) -> Plan:
     return Plan(wake_times=(situation.uploads_resume_at,))
 
 
+def send_synchronously(situation: Situation, shard: ShardState) -> Plan:
+    """Send the requests synchronously."""
+    return Plan(steps=(SendSynchronously(shard, shard.next_number),))
+
+
 def upload(situation: Situation, shard: ShardState) -> Plan:
     """Upload the input file."""
     return Plan(steps=(Upload(shard, shard.next_number),))
@@ -150,13 +155,12 @@ def judge_the_canary(job: Job, plan: Plan) -> Plan:
 
 def send_the_canary(job: Job, plan: Plan) -> Plan:
     """Send the requests of every canary that is ready."""
-    return Plan(steps=tuple(SendSynchronously(shard, shard.next_number) for shard in job.synchronous_shards))
-
-
-def send_leftover_shards(job: Job, plan: Plan) -> Plan:
-    """Send the shards that an earlier final pass sealed but did not send."""
     return Plan(
-        steps=tuple(SendSynchronously(shard, shard.next_number, is_final_pass=True) for shard in job.synchronous_shards)
+        steps=tuple(
+            SendSynchronously(shard, shard.next_number, is_canary=True)
+            for shard in job.synchronous_shards
+            if shard in job.state.canary_shards
+        )
     )
 
 
@@ -218,7 +222,7 @@ def divide_by_budget(job: Job, plan: Plan) -> Plan:
 def send_the_final_pass(job: Job, plan: Plan) -> Plan:
     """Send every shard of the final pass that has not been sent."""
     unsent = [shard for shard in job.state.final_pass_shards if shard.phase is Phase.SEALED]
-    return Plan(steps=tuple(SendSynchronously(shard, shard.next_number, is_final_pass=True) for shard in unsent))
+    return Plan(steps=tuple(SendSynchronously(shard, shard.next_number) for shard in unsent))
 
 
 def seal_the_final_pass(job: Job, plan: Plan) -> Plan:
@@ -243,7 +247,7 @@ def wait_for_the_final_pass(job: Job, plan: Plan) -> Wait:
 
 def wait_for_the_end(job: Job, plan: Plan) -> Wait:
     """Wait until the end of the grace period at the latest."""
-    return Wait(list(plan.running_batch_ids), min([*plan.wake_times, job.deadline + CANCEL_GRACE]), any_end=False)
+    return Wait(list(plan.running_batch_ids), min([*plan.wake_times, job.past_cutoff + CANCEL_GRACE]), any_end=False)
 
 
 def finish(job: Job, plan: Plan) -> Finish:
@@ -252,8 +256,8 @@ def finish(job: Job, plan: Plan) -> Finish:
 
 
 def wait(job: Job, plan: Plan) -> Wait:
-    """Wait until the deadline at the latest."""
-    ends = [job.state.deadline] if job.state.deadline else []
+    """Wait until the cut-off at the latest."""
+    ends = [job.cutoff] if job.cutoff else []
     return Wait(list(plan.running_batch_ids), min([*plan.wake_times, *ends], default=None), bool(plan.bottlenecks))
 
 

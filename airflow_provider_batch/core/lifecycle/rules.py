@@ -26,14 +26,15 @@ The RESULT FILES of an ended batch settle its shard only if they agree with what
 they are downloaded again, and in the end the batch is held for a person, while the rest of the job continues
 (`collection.py`).
 
-At the DEADLINE, nothing more is sent and every running batch is cancelled. The answers so far are paid for, so the wait
+At the CUT-OFF, nothing more is sent and every running batch is cancelled. The answers so far are paid for, so the wait
 continues for a grace period of 15 minutes to collect them: the provider may take ten minutes to cancel a batch. Then
-the wait ends, except for the final pass.
+the wait ends, except for the final pass. The cut-off is the deadline, or earlier if there is a final pass, so that it
+can end by the deadline (see `deadline.py`).
 
 The FINAL PASS, if the author allows one, runs once all batches are settled, or once the grace period is over. It sends
-rows without a usable answer synchronously, at the standard price. It can start another shard until 30 minutes after the
-deadline. It never sends a row whose batch is not settled, because that answer may still come, and the row would then be
-paid for twice.
+rows without a usable answer synchronously: on the flex tier, which costs as much as a batch, and only if the author
+allows that at the standard price. It can start another shard until 30 minutes after the deadline. It never sends a row
+whose batch is not settled, because that answer may still come, and the row would then be paid for twice.
 
 When a person CANCELS the job, running batches are cancelled and collected too, but there is no final pass. Clearing a
 task of the job ends this stage. Clearing the wait can also set a new deadline (see `deadline.py`).
@@ -62,7 +63,7 @@ UNSENT = (Phase.SEALED, Phase.UPLOADED)
 #: for each shard, the first rule of its phase that holds
 SHARD_RULES: tuple[ShardRule, ...] = (
     Rule(
-        "the deadline has passed, or a person cancelled the job",
+        "the cut-off has passed, or a person cancelled the job",
         conditions.wait_is_ending,
         "Do nothing. Only the final pass may still send its rows.",
         consequences.do_nothing,
@@ -97,9 +98,9 @@ SHARD_RULES: tuple[ShardRule, ...] = (
         UNSENT,
     ),
     Rule(
-        "it is a synchronous shard, and a worker claimed it less than 10 minutes ago",
+        "it is a synchronous shard, and a worker claimed it less than 25 minutes ago",
         conditions.claim_is_recent,
-        "Wait until the 10 minutes are over, because that worker may still be sending it.",
+        "Wait until the 25 minutes are over, because that worker may still be sending it.",
         consequences.wait_for_the_claim,
         (Phase.CREATING,),
     ),
@@ -153,10 +154,10 @@ SHARD_RULES: tuple[ShardRule, ...] = (
         (Phase.LIVE,),
     ),
     Rule(
-        "the deadline has passed",
-        conditions.deadline_has_passed,
+        "the cut-off has passed",
+        conditions.cutoff_has_passed,
         "Cancel the batch, and wait for it to end.",
-        consequences.cancel_at_the_deadline,
+        consequences.cancel_at_the_cutoff,
         (Phase.LIVE,),
     ),
     Rule(
@@ -197,8 +198,8 @@ STAGES: tuple[StageRule, ...] = (
         _stage(Stage.CANCELLED),
     ),
     Rule(
-        "the deadline has passed",
-        conditions.deadline_has_passed,
+        "the cut-off has passed",
+        conditions.cutoff_has_passed,
         "Nothing is sent or retried, except by the final pass.",
         _stage(Stage.OVER),
     ),
@@ -226,6 +227,12 @@ STAGES: tuple[StageRule, ...] = (
 #: for each shard that queue capacity and budget admit, the first rule that holds
 SEND_RULES: tuple[ShardRule, ...] = (
     Rule(
+        "its requests are sent synchronously",
+        conditions.shard_is_synchronous,
+        "Send them. This is a paid step.",
+        consequences.send_synchronously,
+    ),
+    Rule(
         "the provider still has its input file",
         conditions.file_is_uploaded,
         "Create the batch. This is the paid step.",
@@ -240,7 +247,7 @@ SEND_RULES: tuple[ShardRule, ...] = (
     Rule("otherwise", always, "Upload the input file.", consequences.upload),
 )
 
-#: after the deadline, the first rule that holds
+#: after the cut-off, the first rule that holds
 FINAL_PASS_RULES: tuple[JobRule, ...] = (
     Rule(
         "another step is due",
@@ -308,13 +315,6 @@ JOB_RULES: tuple[JobRule, ...] = (
     Rule("always", always, "Record the verdict on the canary.", consequences.judge_the_canary, (Stage.VERDICT,)),
     Rule("always", always, "Send every canary that is ready.", consequences.send_the_canary, (Stage.CANARY,)),
     Rule(
-        "a shard of an earlier final pass was never sent",
-        conditions.final_pass_is_left_over,
-        "Send it synchronously. The wait was cleared and has a new deadline.",
-        consequences.send_leftover_shards,
-        (Stage.SENDING,),
-    ),
-    Rule(
         "a ready shard of several rows is too large for the queue capacity of its model",
         conditions.shard_is_too_large,
         "Reseal its rows into smaller shards. This does not count as an attempt.",
@@ -381,27 +381,27 @@ PAUSES: tuple[PauseRule, ...] = (
         consequences.end_as_void,
     ),
     Rule(
-        "the deadline has passed, and a worker has claimed a shard of the final pass",
+        "the cut-off has passed, and a worker has claimed a shard of the final pass",
         conditions.claim_is_awaited,
         "Wait for it, until 30 minutes after the deadline at the latest.",
         consequences.wait_for_the_final_pass,
     ),
     Rule(
-        "the deadline has passed, and a batch is running or a time is set at which to plan again",
+        "the cut-off has passed, and a batch is running or a time is set at which to plan again",
         conditions.end_is_awaited,
-        "Wait for it, until 15 minutes after the deadline at the latest.",
+        "Wait for it, until 15 minutes after the cut-off at the latest.",
         consequences.wait_for_the_end,
     ),
     Rule(
-        "the deadline has passed",
-        conditions.deadline_has_passed,
+        "the cut-off has passed",
+        conditions.cutoff_has_passed,
         "Finish. The landing judges the rows without an answer.",
         consequences.finish,
     ),
     Rule(
         "a batch is running, or a time is set at which to plan again",
         conditions.something_is_awaited,
-        "Wait for it, until the deadline at the latest.",
+        "Wait for it, until the cut-off at the latest.",
         consequences.wait,
     ),
     Rule("a person must act", conditions.job_is_held, "Hold the job. Everything is kept.", consequences.hold),

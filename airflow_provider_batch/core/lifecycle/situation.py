@@ -13,6 +13,7 @@ from airflow_provider_batch.core.ledger.state import JobState, ShardState
 from airflow_provider_batch.core.lifecycle.attempts import Retries, UnansweredRows, retries, rows_without_answer
 from airflow_provider_batch.core.lifecycle.budget import BudgetTracker
 from airflow_provider_batch.core.lifecycle.capacity import Admission, admit, uploads_resume_at
+from airflow_provider_batch.core.lifecycle.deadline import cutoff
 from airflow_provider_batch.core.lifecycle.steps import Policy, Step
 from airflow_provider_batch.core.provider.batch import BatchView
 
@@ -22,7 +23,7 @@ class Stage(StrEnum):
 
     VOID = "void"
     CANCELLED = "cancelled"
-    OVER = "past the deadline"
+    OVER = "past the cut-off"
     VERDICT = "verdict"
     HELD = "held"
     CANARY = "canary"
@@ -57,16 +58,24 @@ class Situation:
 
     def __init__(self, state: JobState, batch_views: Mapping[str, BatchView], policy: Policy, now: datetime) -> None:
         self.state, self.batch_views, self.policy, self.now = state, batch_views, policy, now
-        self.is_past_deadline = state.deadline is not None and now >= state.deadline
+        #: when batches are cancelled; None before a wait has started
+        self.cutoff = cutoff(state, policy)
+        self.is_past_cutoff = self.cutoff is not None and now >= self.cutoff
         self.is_cancelled = state.is_cancelled
         #: whether nothing more is sent, except by the final pass
-        self.is_ending = self.is_past_deadline or self.is_cancelled
+        self.is_ending = self.is_past_cutoff or self.is_cancelled
 
     @property
     def deadline(self) -> datetime:
         """The deadline, for rules that apply only after it was set."""
         assert self.state.deadline is not None
         return self.state.deadline
+
+    @property
+    def past_cutoff(self) -> datetime:
+        """The cut-off, for rules that apply only after it."""
+        assert self.cutoff is not None
+        return self.cutoff
 
     @cached_property
     def uploads_resume_at(self) -> datetime | None:
@@ -95,12 +104,9 @@ class Job(Situation):
 
     @cached_property
     def affordable(self) -> tuple[list[ShardState], list[ShardState]]:
-        """The admitted shards that the budget covers, and those that exceed it."""
-        return (
-            (self.admission.admitted, [])
-            if self.state.ceiling is None
-            else self.budget.split_affordable(self.admission.admitted)
-        )
+        """The admitted shards that the budget covers, and those that exceed it. Only batches need queue capacity."""
+        shards = [*self.synchronous_shards, *self.admission.admitted]
+        return (shards, []) if self.state.ceiling is None else self.budget.split_affordable(shards)
 
     @cached_property
     def retries(self) -> Retries:
@@ -116,5 +122,6 @@ class Job(Situation):
     def is_final_pass_sealed(self) -> bool:
         """Whether the final pass of this deadline is sealed. A final pass of an earlier deadline does not count."""
         return any(
-            retry_round.is_final_pass and retry_round.time >= self.deadline for retry_round in self.state.retry_rounds
+            retry_round.is_final_pass and retry_round.time >= self.past_cutoff
+            for retry_round in self.state.retry_rounds
         )

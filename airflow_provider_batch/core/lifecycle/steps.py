@@ -16,8 +16,8 @@ worker that was suspended in the meantime must then no longer send its call. So 
 immediately before the call, and gives up after a quarter of that time. The call itself takes at most 60 s, so it has
 ended before anyone looks.
 
-`Reseal`, `GiveUp` and the final pass claim a submission in the same way. The claim on a shard of the final pass lasts
-10 minutes (`CLAIM_LIFETIME`). The canary takes no claim: two workers may both send its few requests, and the answers
+`Reseal`, `GiveUp` and the final pass claim a submission in the same way. The claim on a synchronous shard lasts
+25 minutes (`CLAIM_LIFETIME`). The canary takes no claim: two workers may both send its few requests, and the answers
 that are recorded first count.
 """
 
@@ -32,6 +32,7 @@ from airflow_provider_batch.core.answers.outcome import Outcome
 from airflow_provider_batch.core.ledger.records import Settled
 from airflow_provider_batch.core.ledger.state import ShardState, Submission
 from airflow_provider_batch.core.provider.batch import BatchView
+from airflow_provider_batch.core.provider.lane import Lane
 
 #: age of an unanswered intent from which the batch is looked up
 LOOK_UP_AFTER = timedelta(seconds=120)
@@ -42,14 +43,24 @@ CANCEL_GRACE = timedelta(minutes=15)
 #: how long after the deadline the final pass may start another shard
 FINAL_PASS_WINDOW = timedelta(minutes=30)
 
-#: how long a worker may take for one synchronous shard: 16 requests at a time, each sent at most three times
-CLAIM_LIFETIME = timedelta(minutes=10)
+#: Time that the final pass needs to end by the deadline: to cancel batches and collect their answers, and for each row.
+#: 16 rows are sent at a time. The flex tier takes less than a minute for most of them, the standard tier 10 seconds.
+FINAL_PASS_LEAD = timedelta(minutes=20)
+FLEX_LEAD_PER_ROW = timedelta(seconds=3)
+STANDARD_LEAD_PER_ROW = timedelta(seconds=0.6)
+
+#: how long a worker may take for one synchronous shard: 4 minutes of retries, and a request that takes 15 minutes
+CLAIM_LIFETIME = timedelta(minutes=25)
 
 #: outcomes that can be retried; the other ones are final
 RETRYABLE = frozenset({Outcome.FAILED, Outcome.EXPIRED, Outcome.CANCELLED, Outcome.INVALID_OUTPUT, Outcome.MISSING})
 
 #: outcomes of rows that were never sent to a model
 NEVER_SENT = frozenset({Outcome.EXPIRED, Outcome.CANCELLED})
+
+
+#: the most requests in a shard that is sent synchronously
+SHARD_REQUESTS = 4
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -64,6 +75,10 @@ class Policy(msgspec.Struct, frozen=True):
     backoff: timedelta = timedelta(minutes=5)
     #: maximum number of rows in the final pass; 0 for no final pass
     at_deadline_rows: int = 0
+    #: the lane with the highest price that the final pass may use
+    at_deadline_lane: Lane = Lane.STANDARD
+    #: whether the final pass can use the flex tier, which answers more slowly than the standard tier
+    has_flex: bool = False
     #: when the task last started; account failures recorded before that no longer hold the job
     restarted_at: datetime | None = None
 
@@ -84,12 +99,12 @@ class Create(NamedTuple):
 
 
 class SendSynchronously(NamedTuple):
-    """Send the requests of a canary or of the final pass synchronously."""
+    """Send the requests of a shard synchronously."""
 
     shard: ShardState
     number: int
-    #: False for the canary
-    is_final_pass: bool = False
+    #: The canary comes before everything else, and takes no claim.
+    is_canary: bool = False
 
 
 class JudgeCanary(NamedTuple):

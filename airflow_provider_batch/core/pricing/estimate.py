@@ -19,10 +19,10 @@ import msgspec
 
 from airflow_provider_batch.core.ledger.job import Estimate
 from airflow_provider_batch.core.ledger.samples import InputSample, OutputSample
-from airflow_provider_batch.core.pricing.lane import Lane
 from airflow_provider_batch.core.pricing.prices import Prices, Usage, linear_cost
 from airflow_provider_batch.core.pricing.rate import Rate
 from airflow_provider_batch.core.pricing.spread import input_range, output_range
+from airflow_provider_batch.core.provider.lane import Lane
 from airflow_provider_batch.core.requests.outline import Outline
 from airflow_provider_batch.core.tokens.counter import TokenCounter
 from airflow_provider_batch.core.tokens.request import RequestTokens, estimate_request
@@ -161,13 +161,15 @@ def _high_output(request: RequestTokens) -> int:
     return request.choices * per_choice
 
 
-def highest_cost(prices: Prices, endpoint: str, model: str, body: bytes, tokens: int) -> Decimal | None:
-    """Return the cost of a request at the standard price and the high end, in US dollars; None if unknown.
+def highest_cost(
+    prices: Prices, endpoint: str, model: str, body: bytes, tokens: int, lane: Lane = Lane.STANDARD
+) -> Decimal | None:
+    """Return the cost of a request in a lane and at the high end, in US dollars; None if unknown.
 
     :param tokens: the estimated input tokens of the request.
     """
     output = 0 if endpoint in _WITHOUT_OUTPUT else _high_output(estimate_request(body, model))
-    return prices.cost(model, Usage(input_tokens=tokens, output_tokens=output), lane=Lane.STANDARD)
+    return prices.cost(model, Usage(input_tokens=tokens, output_tokens=output), lane=lane)
 
 
 class CanaryUsage(msgspec.Struct, frozen=True):

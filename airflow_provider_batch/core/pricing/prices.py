@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
-from airflow_provider_batch.core.pricing.lane import Lane
 from airflow_provider_batch.core.pricing.published import PriceList, is_fine_tuned, published_rates
 from airflow_provider_batch.core.pricing.rate import Rate, Rates, flat_rate
+from airflow_provider_batch.core.provider.lane import Lane
 from airflow_provider_batch.exceptions import InputError
 
 _MILLION = Decimal(1_000_000)

@@ -29,8 +29,8 @@ from genai_prices.types import (
     TieredPrices,
 )
 
-from airflow_provider_batch.core.pricing.lane import Lane
 from airflow_provider_batch.core.pricing.rate import Rate, Rates, flat_rate, half_price
+from airflow_provider_batch.core.provider.lane import Lane
 
 
 class PriceList(StrEnum):

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import msgspec
 
-from airflow_provider_batch.core.pricing.lane import Lane
+from airflow_provider_batch.core.provider.lane import Lane
 
 
 class Rate(msgspec.Struct, frozen=True, kw_only=True):

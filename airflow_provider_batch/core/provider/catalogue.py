@@ -83,6 +83,12 @@ PROVIDERS = (
 )
 
 
+def is_openai(host: str) -> bool:
+    """Return whether this is a host of OpenAI's own API, and not only of one that is compatible with it."""
+    name = host.lower().rstrip(".")
+    return any(name == domain or name.endswith("." + domain) for domain in OPENAI.domains)
+
+
 def find_provider(host: str) -> Provider:
     """Return the provider with this host, or OpenAI if the host is not listed."""
     name = host.lower().rstrip(".")

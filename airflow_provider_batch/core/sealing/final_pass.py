@@ -1,9 +1,9 @@
-"""The final pass: rows that still need an answer after the deadline are sent synchronously, within limits.
+"""The final pass: rows that still need an answer at the cut-off are sent synchronously, within limits.
 
 `seal_final_pass` decides which rows are sent, and seals them as a retry round with two kinds of shards:
 
-* `f01-0001`, ...: rows to send now. These shards hold at most `FINAL_PASS_CONCURRENCY` requests, so that a worker that
-  is killed leaves only a few requests whose outcome nobody knows.
+* `f01-0001`, ...: rows to send now. These shards are small (`SHARD_REQUESTS`), so that a slow request holds up few
+  others, and a worker that is killed leaves only a few requests whose outcome nobody knows.
 * `r01-0001`, ...: the other rows of the same sources. They are not sent.
 
 A source is one submission of a shard that failed for some rows, or a shard that was never sent. If none of its rows is
@@ -12,7 +12,8 @@ are not sent. Every row is then in exactly one current shard, and a later wait c
 were not.
 
 The `Allowance` says how many rows may be sent (`at_deadline_rows`) and what they may cost (what is left of
-`max_cost_usd`, at standard prices).
+`max_cost_usd`, at the prices of the lane with the highest price that the author allows). With
+`at_deadline="flex"`, rows of a model without the flex tier are left out.
 """
 
 from __future__ import annotations
@@ -35,22 +36,24 @@ from airflow_provider_batch.core.ledger.sealed_file import open_sealed
 from airflow_provider_batch.core.ledger.state import JobState, ShardState
 from airflow_provider_batch.core.lifecycle.attempts import final_pass_policy, is_retryable, next_attempt, retryable_rows
 from airflow_provider_batch.core.lifecycle.budget import BudgetTracker
-from airflow_provider_batch.core.lifecycle.steps import FinalPass, Policy
+from airflow_provider_batch.core.lifecycle.steps import SHARD_REQUESTS, FinalPass, Policy
 from airflow_provider_batch.core.pricing.estimate import highest_cost
 from airflow_provider_batch.core.pricing.input_correction import InputCorrection
 from airflow_provider_batch.core.pricing.prices import Prices
+from airflow_provider_batch.core.provider.lane import Lane
 from airflow_provider_batch.core.schema.judge import SchemaJudge
 from airflow_provider_batch.core.sealing.sealer import Sealer
 
 #: rows that are sent unless the author states a number
 DEFAULT_ROWS = 1_000
-#: requests that are sent at the same time, and the most requests in a shard of the final pass
+#: requests that are sent at the same time
 FINAL_PASS_CONCURRENCY = 16
 
 #: why rows were left out, for a person
 _REASONS = {
     "at_deadline_rows": "at_deadline_rows allows no more",
-    "max_cost_usd": "max_cost_usd does not cover more at the standard price",
+    "max_cost_usd": "max_cost_usd does not cover more",
+    "no_flex": "their model has no flex tier",
     "unsettled": "batches that had not ended may still return answers",
 }
 
@@ -120,6 +123,7 @@ def seal_final_pass(
     judge: SchemaJudge | None,
     claim: Callable[[ShardState, int], bool],
     now: datetime,
+    flex_models: Collection[str] = (),
 ) -> RetryRound | None:
     """Seal the rows of the final pass as a retry round and return it.
 
@@ -127,15 +131,26 @@ def seal_final_pass(
 
     :param claim: claims a shard that was never sent, so that no other worker sends it; returns False if another worker
         already sends it.
+    :param flex_models: the models that have the flex tier.
     """
     state = ledger.state()
     if state.next_retry_round != step.number:
         return None
-    builder = _FinalPassBuilder(ledger, state, Allowance(policy.at_deadline_rows, BudgetTracker(state).remaining))
+    allowance = Allowance(policy.at_deadline_rows, BudgetTracker(state).remaining)
+    builder = _FinalPassBuilder(ledger, state, allowance, policy.at_deadline_lane)
+
+    def has_lane(shard: ShardState, rows: int) -> bool:
+        if policy.at_deadline_lane is Lane.STANDARD or shard.model in flex_models:
+            return True
+        allowance.left_out["no_flex"] += rows
+        return False
+
     try:
         for shard, settled in step.settled_sources:
-            if builder.allowance.closed:
-                builder.allowance.leave_out(retryable_rows(settled, final_pass_policy(policy)))
+            if not has_lane(shard, retryable_rows(settled, final_pass_policy(policy))):
+                continue
+            if allowance.closed:
+                allowance.leave_out(retryable_rows(settled, final_pass_policy(policy)))
                 continue
             rows = read_rows(ledger.folder, shard.spec)
             answers = read_answers(ledger.folder, shard.spec, settled, rows, state.manifest.endpoint, judge)
@@ -146,8 +161,10 @@ def seal_final_pass(
             source = _Source(shard, settled.number, lines, next_attempt(shard, settled), settled=True)
             builder.add(source, rows, claim)
         for shard in step.unsent_shards:
-            if builder.allowance.closed:
-                builder.allowance.leave_out(shard.requests - shard.spec.unneeded_rows)
+            if not has_lane(shard, shard.requests - shard.spec.unneeded_rows):
+                continue
+            if allowance.closed:
+                allowance.leave_out(shard.requests - shard.spec.unneeded_rows)
                 continue
             rows = read_rows(ledger.folder, shard.spec)
             lines = {line for line, row in enumerate(rows) if row.needed}
@@ -161,15 +178,15 @@ def seal_final_pass(
 class _FinalPassBuilder:
     """The retry round of the final pass while its shards are written."""
 
-    def __init__(self, ledger: Ledger, state: JobState, allowance: Allowance) -> None:
-        self.allowance = allowance
+    def __init__(self, ledger: Ledger, state: JobState, allowance: Allowance, lane: Lane) -> None:
+        self.allowance, self._lane = allowance, lane
         self._folder, self._manifest = ledger.folder, state.manifest
         self._prices = Prices(state.manifest.prices, state.manifest.price_list)
         self._correction = InputCorrection(state)
         self._number = state.next_retry_round
         self._sources: list[tuple[str, int]] = []
         limits = self._manifest.limits
-        shard_size = min(limits.requests or FINAL_PASS_CONCURRENCY, FINAL_PASS_CONCURRENCY)
+        shard_size = min(limits.requests or SHARD_REQUESTS, SHARD_REQUESTS)
         prefix = f"{ledger.prefix}/retry-{self._number}-{secrets.token_hex(4)}"
         names = f"{self._number:02d}-{{:04d}}"
         self._sending_sealer = Sealer(
@@ -207,14 +224,14 @@ class _FinalPassBuilder:
                 if number in source.lines:
                     body = bytes(msgspec.json.decode(line, type=_Request).body)
                     tokens = self._correction.correct(model, rows[number].tokens)
-                    cost = highest_cost(self._prices, self._manifest.endpoint, model, body, tokens)
+                    cost = highest_cost(self._prices, self._manifest.endpoint, model, body, tokens, self._lane)
                     if self.allowance.take(cost):
                         allowed_lines.add(number)
         return allowed_lines
 
     def finish(self, unsettled_rows: int, now: datetime) -> RetryRound:
         """Close the files and return the retry round."""
-        sent_shards = [msgspec.structs.replace(shard, synchronous=True) for shard in self._sending_sealer.finish()]
+        sent_shards = [msgspec.structs.replace(shard, lane=self._lane) for shard in self._sending_sealer.finish()]
         if unsettled_rows:
             self.allowance.left_out["unsettled"] = unsettled_rows
         shards = sent_shards + self._waiting_sealer.finish()

@@ -38,6 +38,7 @@ from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import DuplicateFile, ReusedFile, RowIndex, Shard
 from airflow_provider_batch.core.ledger.sealed_file import read_entries
+from airflow_provider_batch.core.provider.lane import Lane
 from airflow_provider_batch.core.provider.limits import Limits, Size
 from airflow_provider_batch.core.requests import endpoints
 from airflow_provider_batch.core.requests.answer_size import expected_bytes
@@ -79,9 +80,9 @@ class _OpenShard:
         attempt: int,
         pool: Executor,
         *,
-        synchronous: bool = False,
+        lane: Lane = Lane.BATCH,
     ) -> None:
-        self.name, self.model, self.attempt, self.synchronous = name, model, attempt, synchronous
+        self.name, self.model, self.attempt, self.lane = name, model, attempt, lane
         self.file, self.index_path = f"{prefix}/{name}.jsonl", f"{prefix}/{name}.rows.jsonl"
         self.size = Size()
         self._digest, self._index_digest = hashlib.sha256(), hashlib.sha256()
@@ -133,7 +134,7 @@ class _OpenShard:
             sha256=self._digest.hexdigest(),
             tokens=self.size.tokens,
             attempt=self.attempt,
-            synchronous=self.synchronous,
+            lane=self.lane,
             index_sha256=self._index_digest.hexdigest(),
         )
 
@@ -291,7 +292,9 @@ class Sealer:
             if len(self._canaries) >= MAX_MODELS:
                 raise _too_many_models()
             name = self._canary_name_format.format(len(self._canaries) + 1)
-            self._canaries[model] = _OpenShard(self._folder, name, model, self._prefix, 1, self._pool, synchronous=True)
+            self._canaries[model] = _OpenShard(
+                self._folder, name, model, self._prefix, 1, self._pool, lane=Lane.STANDARD
+            )
         shard = self._canaries[model]
         if shard is None:
             return None

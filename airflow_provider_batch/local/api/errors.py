@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -102,7 +102,7 @@ def wrong_type(name: str, expected: str, value: object) -> ApiError:
     )
 
 
-def invalid_value(name: str, value: object, supported: list[str]) -> ApiError:
+def invalid_value(name: str, value: object, supported: Sequence[str]) -> ApiError:
     """Return a 400 for a parameter whose value is not supported."""
     names = [f"'{item}'" for item in supported]
     listing = " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])}, and {names[-1]}"

@@ -17,6 +17,7 @@ from airflow_provider_batch.local.answers.prompt import (
 )
 from airflow_provider_batch.local.answers.responder import ModelRequest
 from airflow_provider_batch.local.api.errors import ApiError
+from airflow_provider_batch.local.http.flex import check_tier
 from airflow_provider_batch.local.http.server import Server, ServerDependency, read_json_object
 
 router = APIRouter()
@@ -35,8 +36,14 @@ _CREATED = 1_767_225_600
 
 
 async def _answer(endpoint: str, request: Request, server: Server) -> JSONResponse:
-    reply = await server.responder.answer(ModelRequest(endpoint=endpoint, body=await read_json_object(request)))
-    return JSONResponse(reply.body, status_code=reply.status)
+    body = await read_json_object(request)
+    tier = body.get("service_tier") if endpoint in (CHAT, RESPONSES) else None
+    check_tier(tier)
+    if tier == "flex":
+        await server.flex.process(str(body.get("model")))
+    reply = await server.responder.answer(ModelRequest(endpoint=endpoint, body=body))
+    content = {**reply.body, "service_tier": "flex"} if tier == "flex" and reply.status == 200 else reply.body
+    return JSONResponse(content, status_code=reply.status)
 
 
 @router.post("/chat/completions")

@@ -21,6 +21,7 @@ from airflow_provider_batch.local.engine.capacity import RateLimit
 from airflow_provider_batch.local.engine.engine import Engine
 from airflow_provider_batch.local.faults import Call, Faults
 from airflow_provider_batch.local.http.batch_views import BatchViews
+from airflow_provider_batch.local.http.flex import FlexTier
 from airflow_provider_batch.local.settings import Settings
 from airflow_provider_batch.local.storage.store import Store
 from airflow_provider_batch.local.storage.upload_store import UploadStore
@@ -56,6 +57,7 @@ class Server:
     #: webhook endpoints and pending deliveries
     webhooks: WebhookStore = field(init=False)
     webhook_sender: WebhookSender = field(init=False)
+    flex: FlexTier = field(init=False)
 
     def __post_init__(self) -> None:
         self.batch_views = BatchViews(self.engine)
@@ -64,6 +66,7 @@ class Server:
         self.uploads = UploadStore(self.store)
         self.webhooks = WebhookStore(self.store)
         self.webhook_sender = WebhookSender(self.webhooks, self.clock, self.settings)
+        self.flex = FlexTier(self.settings, self.clock)
 
     @property
     def clock(self) -> Clock:

@@ -18,9 +18,9 @@ from airflow_provider_batch.core.ledger.job import Estimate, Shard
 from airflow_provider_batch.core.ledger.samples import InputSample, OutputSample
 from airflow_provider_batch.core.lifecycle.canary_verdict import CanaryResult, judge_canary
 from airflow_provider_batch.core.pricing.estimate import CanaryUsage, RemainingRequests, estimate_after_canary
-from airflow_provider_batch.core.pricing.lane import Lane
 from airflow_provider_batch.core.pricing.prices import Prices, Usage
 from airflow_provider_batch.core.pricing.spread import input_range, output_range
+from airflow_provider_batch.core.provider.lane import Lane
 from airflow_provider_batch.core.provider.limits import Limits
 from airflow_provider_batch.core.sealing.deduplicate import DuplicateReader
 from airflow_provider_batch.core.sealing.sealer import MAX_MODELS, Sealer

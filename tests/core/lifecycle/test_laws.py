@@ -82,6 +82,7 @@ from airflow_provider_batch.core.lifecycle.steps import (
     Wait,
 )
 from airflow_provider_batch.core.provider.batch import BatchProblem, BatchView, Status
+from airflow_provider_batch.core.provider.lane import Lane
 from tests.core.building import CHAT, NOW, manifest_of, plain_shard
 
 ROWS = 3
@@ -187,7 +188,9 @@ class Lifecycle(RuleBasedStateMachine):
         final_problems: list[BatchProblem],
         last_creations: str,
     ) -> None:
-        first = [plain_shard(f"c{n:04d}", requests=ROWS, tokens=ROWS, synchronous=True) for n in range(1, canaries + 1)]
+        first = [
+            plain_shard(f"c{n:04d}", requests=ROWS, tokens=ROWS, lane=Lane.STANDARD) for n in range(1, canaries + 1)
+        ]
         others = [plain_shard(f"s{n:04d}", requests=ROWS, tokens=ROWS) for n in range(1, shards + 1)]
         self.manifest, self.void = manifest_of(first + others, max_cost_usd=ceiling, prices=PRICES), void
         self.rows = {shard.name: [f"{shard.name}/{n}" for n in range(ROWS)] for shard in self.manifest.shards}

@@ -50,6 +50,7 @@ from airflow_provider_batch.core.lifecycle.steps import (
     Wait,
 )
 from airflow_provider_batch.core.provider.batch import BatchProblem, BatchView, Status
+from airflow_provider_batch.core.provider.lane import Lane
 from tests.core.building import NOW, manifest_of, plain_shard
 
 POLICY = Policy(max_attempts=3, backoff=timedelta(minutes=5))
@@ -58,7 +59,10 @@ SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hou
 
 def job(*records: Record, shards: tuple[str, ...] = ("s0001",)) -> JobState:
     """Return the state of a job with these records. Shards whose name begins with c are canaries."""
-    return fold(manifest_of([plain_shard(name, synchronous=name.startswith("c")) for name in shards]), records)
+    return fold(
+        manifest_of([plain_shard(name, lane=Lane.STANDARD if name.startswith("c") else Lane.BATCH) for name in shards]),
+        records,
+    )
 
 
 def uploaded(n: int = 1, shard: str = "s0001") -> Uploaded:

@@ -46,12 +46,14 @@ from airflow_provider_batch.core.lifecycle.steps import (
     Wait,
 )
 from airflow_provider_batch.core.provider.batch import BatchView, Status
+from airflow_provider_batch.core.provider.lane import Lane
 from tests.core.building import NOW, manifest_of, plain_shard
 
 SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
 POLICY = Policy(max_attempts=3, backoff=5 * MINUTE)
 FINAL_PASS = Policy(max_attempts=3, backoff=5 * MINUTE, at_deadline_rows=100)
-PASSED_DEADLINE = Deadline(NOW, NOW - HOUR)
+#: without a span before it, the cut-off is the deadline itself
+PASSED_DEADLINE = Deadline(NOW, NOW)
 CANCELLED = JobCancelled(1, NOW)
 TABLES = ("SHARD_RULES", "STAGES", "JOB_RULES", "SEND_RULES", "FINAL_PASS_RULES", "PAUSES")
 #: tables of which the first rule that holds applies
@@ -92,7 +94,7 @@ def answered(shard: str) -> Record:
 
 def final_pass(*more: Record) -> list[Record]:
     """A final pass of two shards."""
-    shards = [plain_shard(f"f01-000{n}", attempt=2, synchronous=True) for n in (1, 2)]
+    shards = [plain_shard(f"f01-000{n}", attempt=2, lane=Lane.STANDARD) for n in (1, 2)]
     return [
         *settled(cancelled=6),
         PASSED_DEADLINE,
@@ -101,7 +103,7 @@ def final_pass(*more: Record) -> list[Record]:
     ]
 
 
-WITH_CANARY = (plain_shard("c0001", synchronous=True), plain_shard("s0001"))
+WITH_CANARY = (plain_shard("c0001", lane=Lane.STANDARD), plain_shard("s0001"))
 TWO = (plain_shard("s0001"), plain_shard("s0002"))
 PRICED = (plain_shard("s0001", requests=10, tokens=10),)
 LARGE = (plain_shard("s0001", tokens=20),)
@@ -134,7 +136,7 @@ class Example(NamedTuple):
 def describe(step: Step) -> str:
     """Describe a step: its type, its shard, and its other fields."""
     shard = getattr(step, "shard", None)
-    last = "final pass" if getattr(step, "is_final_pass", False) else ""
+    last = "canary" if getattr(step, "is_canary", False) else ""
     words = [type(step).__name__, shard.name if shard else "", getattr(step, "reason", ""), last]
     return " ".join(word for word in words if word)
 
@@ -185,7 +187,7 @@ EXAMPLES: dict[tuple[str, str, str], Example] = {
     ("SHARD_RULES", "live", "person_cancelled"): Example(
         [*live(), CANCELLED], ["Cancel s0001 person"], WAIT_FOR_THE_BATCH
     ),
-    ("SHARD_RULES", "live", "deadline_has_passed"): Example(
+    ("SHARD_RULES", "live", "cutoff_has_passed"): Example(
         [*live(), PASSED_DEADLINE], ["Cancel s0001 deadline"], WAIT_FOR_GRACE_PERIOD
     ),
     ("SHARD_RULES", "live", "no_row_is_wanted"): Example(
@@ -199,20 +201,20 @@ EXAMPLES: dict[tuple[str, str, str], Example] = {
     ("SHARD_RULES", "resealed", "always"): Example(RESEALED, ["Upload r01-0001"], Finish()),
     ("STAGES", "", "canary_is_void"): Example([answered("c0001"), VOID], [], Void("wrong", True), shards=WITH_CANARY),
     ("STAGES", "", "job_is_cancelled"): Example([*settled(expired=3), CANCELLED], [], Finish(), now=NOW + HOUR),
-    ("STAGES", "", "deadline_has_passed"): Example(
+    ("STAGES", "", "cutoff_has_passed"): Example(
         [*settled(cancelled=3), PASSED_DEADLINE], ["FinalPass"], Finish(), policy=FINAL_PASS
     ),
     ("STAGES", "", "verdict_is_due"): Example([answered("c0001")], ["JudgeCanary"], Finish(), shards=WITH_CANARY),
     ("STAGES", "", "job_is_held"): Example(refused(Failure.ACCOUNT, "pay"), [], Hold("pay"), shards=TWO),
-    ("STAGES", "", "canary_is_open"): Example([], ["SendSynchronously c0001"], Finish(), shards=WITH_CANARY),
+    ("STAGES", "", "canary_is_open"): Example([], ["SendSynchronously c0001 canary"], Finish(), shards=WITH_CANARY),
     ("STAGES", "", "always"): Example([], ["Upload s0001"], Finish()),
-    ("JOB_RULES", "past the deadline", "always"): Example(
+    ("JOB_RULES", "past the cut-off", "always"): Example(
         [*settled(cancelled=3), PASSED_DEADLINE], ["FinalPass"], Finish(), policy=FINAL_PASS
     ),
     ("JOB_RULES", "verdict", "always"): Example([answered("c0001")], ["JudgeCanary"], Finish(), shards=WITH_CANARY),
-    ("JOB_RULES", "canary", "always"): Example([], ["SendSynchronously c0001"], Finish(), shards=WITH_CANARY),
-    ("JOB_RULES", SENDING, "final_pass_is_left_over"): Example(
-        final_pass(answered("f01-0001"), CLEARED), ["SendSynchronously f01-0002 final pass"], Finish(), now=NOW + HOUR
+    ("JOB_RULES", "canary", "always"): Example([], ["SendSynchronously c0001 canary"], Finish(), shards=WITH_CANARY),
+    ("SEND_RULES", "", "shard_is_synchronous"): Example(
+        final_pass(answered("f01-0001"), CLEARED), ["SendSynchronously f01-0002"], Finish(), now=NOW + HOUR
     ),
     ("JOB_RULES", SENDING, "shard_is_too_large"): Example(
         refused(Failure.CAPACITY, NAMED_LIMIT), ["Reseal s0001"], Finish(), shards=LARGE
@@ -259,7 +261,7 @@ EXAMPLES: dict[tuple[str, str, str], Example] = {
     ),
     ("FINAL_PASS_RULES", "", "final_pass_is_sealed"): Example(
         final_pass(),
-        ["SendSynchronously f01-0001 final pass", "SendSynchronously f01-0002 final pass"],
+        ["SendSynchronously f01-0001", "SendSynchronously f01-0002"],
         Finish(),
         policy=FINAL_PASS,
     ),
@@ -284,7 +286,7 @@ EXAMPLES: dict[tuple[str, str, str], Example] = {
         now=NOW + CANCEL_GRACE + SECOND,
     ),
     ("PAUSES", "", "end_is_awaited"): Example([*live(), PASSED_DEADLINE, CANCEL_REQUEST], [], WAIT_FOR_GRACE_PERIOD),
-    ("PAUSES", "", "deadline_has_passed"): Example(
+    ("PAUSES", "", "cutoff_has_passed"): Example(
         [*live(), PASSED_DEADLINE, CANCEL_REQUEST], [], Finish(), now=NOW + CANCEL_GRACE
     ),
     ("PAUSES", "", "something_is_awaited"): Example(live(), [], WAIT_FOR_THE_BATCH),

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from genai_prices.data_snapshot import get_snapshot
 
-from airflow_provider_batch.core.pricing.lane import Lane
 from airflow_provider_batch.core.pricing.published import (
     _FINE_TUNED,
     GENAI_PRICES,
@@ -17,6 +16,7 @@ from airflow_provider_batch.core.pricing.published import (
     published_rates,
 )
 from airflow_provider_batch.core.pricing.rate import Rate, Rates
+from airflow_provider_batch.core.provider.lane import Lane
 from tests.core.lifecycle.render_docs import table
 
 PAGE = Path(__file__).parents[3] / "docs" / "prices.md"

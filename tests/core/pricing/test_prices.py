@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from airflow_provider_batch.core.ledger.samples import InputSample, OutputSample
 from airflow_provider_batch.core.pricing.estimate import HIGH_OUTPUT, LOW_OUTPUT, Estimator
-from airflow_provider_batch.core.pricing.lane import Lane
 from airflow_provider_batch.core.pricing.prices import UNKNOWN_USAGE, Prices, Usage
 from airflow_provider_batch.core.pricing.published import GENAI_PRICES
 from airflow_provider_batch.core.pricing.spread import input_range, output_range
+from airflow_provider_batch.core.provider.lane import Lane
 from airflow_provider_batch.core.tokens.request import estimate_request
 from airflow_provider_batch.exceptions import InputError
 from tests.core.pricing.render_docs import PAGE, priced, render, unpriced

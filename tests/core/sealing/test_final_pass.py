@@ -52,6 +52,7 @@ from airflow_provider_batch.core.lifecycle.steps import (
     Wait,
 )
 from airflow_provider_batch.core.provider.batch import BatchView, Status
+from airflow_provider_batch.core.provider.lane import Lane
 from airflow_provider_batch.core.provider.limits import Limits
 from airflow_provider_batch.core.sealing.final_pass import Allowance, describe_left_out, seal_final_pass
 from tests.core.building import (
@@ -68,7 +69,8 @@ from tests.core.building import (
 
 POLICY = Policy(at_deadline_rows=100)
 SECOND = timedelta(seconds=1)
-PASSED_DEADLINE = Deadline(NOW, NOW - timedelta(hours=1))
+#: without a span before it, the cut-off is the deadline itself
+PASSED_DEADLINE = Deadline(NOW, NOW)
 
 
 # When it happens
@@ -97,7 +99,7 @@ def settled_records(shard: str = "s0001", **outcomes: Any) -> list[Record]:
 
 def final_pass(*records: Record, time: datetime = NOW, source: str = "s0001") -> list[Record]:
     """Return the records of a final pass with two shards, followed by these records."""
-    shards = [plain_shard(f"f01-000{number}", attempt=2, synchronous=True) for number in (1, 2)]
+    shards = [plain_shard(f"f01-000{number}", attempt=2, lane=Lane.STANDARD) for number in (1, 2)]
     retry_round = RetryRound(1, [(source, 1)], shards, time, is_final_pass=True)
     return [*settled_records(source, cancelled=6), retry_round, *records]
 
@@ -156,7 +158,7 @@ def test_nothing_is_sent_while_a_batch_may_still_answer(unsettled_records: list[
 
 
 def test_nothing_is_sent_if_the_canary_has_no_verdict() -> None:
-    canary = plain_shard("c0001", synchronous=True)
+    canary = plain_shard("c0001", lane=Lane.STANDARD)
     state = fold(manifest_of([canary, plain_shard("s0001")]), [PASSED_DEADLINE, answered_record("c0001")])
 
     assert plan(state) == ([], Finish())
@@ -164,7 +166,7 @@ def test_nothing_is_sent_if_the_canary_has_no_verdict() -> None:
 
 def test_every_shard_of_the_final_pass_is_sent_once() -> None:
     steps, _ = plan(job(*final_pass()))
-    assert [(step.shard.name, step.is_final_pass) for step in steps] == [("f01-0001", True), ("f01-0002", True)]
+    assert [(step.shard.name, step.is_canary) for step in steps] == [("f01-0001", False), ("f01-0002", False)]
 
     steps, _ = plan(job(*final_pass(answered_record("f01-0001"))))
     assert [step.shard.name for step in steps] == ["f01-0002"]
@@ -224,7 +226,7 @@ def test_after_a_clear_unsent_shards_of_the_final_pass_are_sent_and_the_others_u
         (SendSynchronously, "f01-0002"),
         (Upload, "r01-0001"),
     ]
-    assert steps[0].is_final_pass
+    assert not steps[0].is_canary
 
 
 def test_a_job_that_a_person_cancelled_has_no_final_pass() -> None:
