@@ -71,7 +71,7 @@ class Plan(msgspec.Struct, frozen=True):
     #: days that staging keeps the job; None means the configured number
     retention_days: float | None = None
     delete_remote_files: bool = False
-    #: what earlier jobs learned about queue limits and output sizes
+    #: what earlier jobs learned about queue limits and about the tokens of requests and answers
     learned: LearnedFacts = LearnedFacts()
 
 
@@ -109,7 +109,7 @@ def build(
     table = reuse if reuse is not None and reuse.check() else None
     builder = _Builder(plan, folder, generation, previous)
     shards = builder.shards_of(warehouse, table)
-    # the output of earlier jobs may be out of date, so it is shown but never makes the budget check fail
+    # what earlier jobs learned may be out of date, so it is shown but never makes the budget check fail
     check_budget(builder.estimator.finish(), plan.max_cost_usd)
     manifest = builder.manifest_of(shards, reuse_from=reuse.name if reuse is not None else "")
     return builder.compare_with_previous(manifest)
@@ -133,6 +133,7 @@ class _Builder:
             canary=plan.canary,
             canary_name_format=canary_name_format(generation),
             learned_tokens=self._learned,
+            input_factors=plan.learned.input_factors,
         )
         if previous is not None:
             previous.add_requests_to(self._sealer, deduplicate=plan.deduplicate)
@@ -204,9 +205,10 @@ class _Builder:
             requests=self._kept_rows + sealer.requests + sealer.duplicates + sealer.reused,
             shards=shards,
             carry=self._carry,
-            estimate=self.estimator.finish(plan.learned.outputs),
+            estimate=self.estimator.finish(plan.learned.outputs, plan.learned.input_factors),
             limits=plan.limits,
             learned_tokens=self._learned,
+            input_factors=plan.learned.input_factors,
             output_schema=plan.spec.output_schema,
             author_schema=plan.spec.author_schema,
             several_inputs=sealer.several_inputs,

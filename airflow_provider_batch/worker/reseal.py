@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Container
 from datetime import datetime
+from random import Random
 
 import msgspec
 
@@ -22,6 +23,7 @@ from airflow_provider_batch.core.ledger.sealed_file import open_sealed
 from airflow_provider_batch.core.ledger.state import JobState, ShardState
 from airflow_provider_batch.core.lifecycle import attempts
 from airflow_provider_batch.core.lifecycle.steps import Policy, Reseal, Retry
+from airflow_provider_batch.core.pricing.input_correction import InputCorrection
 from airflow_provider_batch.core.schema.judge import SchemaJudge
 from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.worker.log import Log
@@ -65,6 +67,7 @@ class Resealer:
             self.ledger.manifest.limits,
             name_format=f"r{number:02d}-{{:04d}}",
             learned_tokens=self.ledger.manifest.learned_tokens,
+            input_factors=InputCorrection(state).factors,
         )
         try:
             cap_factor = 1
@@ -130,9 +133,17 @@ class Resealer:
             msgspec.structs.replace(manifest.limits, tokens=step.tokens, requests=step.requests),
             name_format=f"r{number:02d}-{{:04d}}",
         )
+        rows = read_rows(self.ledger.folder, shard)
+        first_lines = spread(step.first_part, shard.requests)
         try:
-            self._pack_rows(sealer, shard, read_rows(self.ledger.folder, shard), range(shard.requests), shard.attempt)
-            parts = [msgspec.structs.replace(part, cap_factor=shard.cap_factor) for part in sealer.finish()]
+            if first_lines:
+                self._pack_rows(sealer, shard, rows, first_lines, shard.attempt)
+                sealer.cut()
+            other_lines = set(range(shard.requests)).difference(first_lines)
+            self._pack_rows(sealer, shard, rows, other_lines, shard.attempt)
+            parts = [
+                msgspec.structs.replace(part, cap_factor=shard.cap_factor, lane=shard.lane) for part in sealer.finish()
+            ]
         finally:
             sealer.abandon()
         # if another worker has sealed a retry round with this number, a later look-up finds that the claim created no
@@ -145,12 +156,33 @@ class Resealer:
             attempts.forgiven_attempts_before(state, step.shard),
         )
         if self._claim(step.shard, step.number) and self.ledger.add(retry_round):
+            self._log_parts(step, parts)
+
+    def _log_parts(self, step: Reseal, parts: list[Shard]) -> None:
+        shard, correction = step.shard.spec, InputCorrection(self.ledger.state())
+        requests = format_count(shard.requests, "request")
+        if step.first_part:
             self.log.info(
-                "%s: %s with about %s input tokens exceed the queue capacity; divided into %d shards of at most %s "
-                "tokens",
+                "%s: %s may cost more than max_cost_usd leaves, so %s from all over the shard will be sent first. The "
+                "answers show what the others cost.",
                 shard.name,
-                format_count(shard.requests, "request"),
-                f"{shard.tokens:,}",
-                len(parts),
-                f"{max(part.tokens for part in parts):,}",
+                requests,
+                format_count(step.first_part, "request"),
             )
+            return
+        self.log.info(
+            "%s: %s with about %s input tokens exceed the queue capacity; divided into %d shards of at most %s tokens",
+            shard.name,
+            requests,
+            f"{correction.correct(shard.model, shard.tokens):,}",
+            len(parts),
+            f"{correction.correct(shard.model, max(part.tokens for part in parts)):,}",
+        )
+
+
+def spread(count: int, total: int) -> set[int]:
+    """Return this many of the first `total` whole numbers, from all over.
+
+    They are not at equal distances, because rows can alternate, for example between a question and an image.
+    """
+    return set(Random(total).sample(range(total), count))

@@ -204,7 +204,7 @@ class Runner:
             return
         state = self.ledger.state()
         budget = BudgetTracker(state)
-        cost = sum((budget.reservation(state.shards[name].spec) for name in pause.withheld), Decimal(0))
+        cost = sum((budget.expected_cost(state.shards[name].spec) for name in pause.withheld), Decimal(0))
         self.log.warning(
             "Withheld %s in %s: they may cost up to %s, but %s of max_cost_usd=%s is already spent. All answers so far "
             "are kept. To continue, raise max_cost_usd and clear submit.",

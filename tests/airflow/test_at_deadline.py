@@ -108,7 +108,8 @@ def test_the_final_pass_stays_within_the_budget(warehouse: Path, count_calls: Ca
 
     assert count_calls()["synchronous"] == 3
     assert result.return_values["wait"]["final_pass"] == {"sent": 3, "left_out": {"max_cost_usd": 2}}
-    assert result.return_values["land"]["outcomes"] == {"succeeded": 3, "cancelled": 2}
+    # one row was sent first, because nothing showed what a row costs; the batch with the other rows was never created
+    assert result.return_values["land"]["outcomes"] == {"succeeded": 3, "pending": 2}
     assert float(result.return_values["land"]["cost_usd"]) <= 0.00065
 
 
@@ -123,9 +124,10 @@ def test_what_was_spent_before_counts_towards_the_budget(
         wait=final_pass_wait(deadline=4 * SECOND), limits={"requests": 3}, prices=prices, max_cost_usd=low * 1.01
     )
 
+    # A batch of one row was answered, and one of another row is stuck.
     left_out = result.return_values["wait"]["final_pass"]["left_out"]
     assert float(result.return_values["land"]["cost_usd"]) <= low * 1.01
-    assert count_calls()["synchronous"] == 2 - left_out.get("max_cost_usd", 0)
+    assert 1 <= count_calls()["synchronous"] == 4 - sum(left_out.values())
 
 
 def test_the_final_pass_retries_a_request_that_was_rate_limited(

@@ -160,6 +160,9 @@ class Manifest(msgspec.Struct, frozen=True):
     author_schema: dict[str, Any] | None = None
     #: by model: maximum tokens of a shard, from the queue limits that the provider named to earlier jobs
     learned_tokens: dict[str, int] = {}
+    #: by model: reported divided by estimated input tokens, as earlier jobs of the task learned; see
+    #: `core.pricing.input_correction`
+    input_factors: dict[str, float] = {}
     #: whether a request has more than one input (embeddings); every output is then a list of lists
     several_inputs: bool = False
     #: number of elements of the embeddings, if the first requests or their model tell

@@ -8,22 +8,38 @@ No batch is created that could take the job past its ceiling:
 
 *Spent* is computed from the usage that the provider reported for collected answers. *Reserved* is an estimate, because
 a batch reports nothing while it runs. When it settles, its real cost replaces the reservation. If that cost is unknown,
-the reservation counts as spent. A shard reserves, for each of its requests:
+the expected cost counts as spent. A shard is expected to cost, for each of its requests:
 
-    input     the estimated input tokens of the shard, on average, corrected by what the answers so far report
-              (`core.pricing.input_correction`)
+    input     the estimated input tokens of the shard, on average, corrected by what the answers so far report, or by
+              what earlier jobs of the task learned (`core.pricing.input_correction`)
     output    as long as no answer of the model is collected: the high end of the estimate, which is the request's own
-              output cap, or a default if it has none;
-              after that: the mean of the answers so far, plus a margin of 1/√n of it for n answers, but at most the
-              high end, unless the mean itself is higher. Requests whose output cap was raised reserve the high end,
-              raised by the same factor, because an answer that was cut off is longer than the mean
+              output cap, or a default if it has none; after that, the mean of the answers so far. Requests whose
+              output cap was raised count with the high end, raised by the same factor, because an answer that was cut
+              off is longer than the mean
 
-The high end is reserved because the ceiling must hold. With the low end, a few tokens per answer, a job could exceed
-its ceiling many times over before the first answer shows it.
+The high end counts because the ceiling must hold. With the low end, a few tokens per answer, a job could exceed its
+ceiling many times over before the first answer shows it.
 
-A job whose ceiling lies between the two ends of its estimate must still be able to start. If nothing is running and the
-budget covers only a part of a shard, but at least a tenth of it, the shard is divided. The first part is sent, and its
-answers replace the estimate for the rest.
+A reservation is larger than that, because the answers to come may be unlike those so far: rows with images after rows
+of text, or long answers after short ones. Nothing shows that before they are answered. After n answers of the model,
+the margin on top is (15 / (n + 1))², or 2/√n if that is more, which is two standard errors of costs that vary as much
+as their mean:
+
+    n             0     1     2     5     10    30    100   1,000
+    reserved    226×   57×   26×   7.3×  2.9×  1.4×  1.2×   1.06× what is expected
+
+The output is reserved up to its cap at most. If earlier jobs of the task had a factor for the input, it counts like two
+answers, and like twenty more once this job's own answers confirm it within a factor of two.
+
+Shards whose reservations fit are sent at once. For a job whose ceiling is far above its estimate, these are all. If
+nothing is running and the reservation of a shard does not fit, the shard is divided: a first part is sent, with rows
+from all over the shard, and its answers replace the estimate for the rest. The part is as large as the reservation
+allows, and one request if it allows none. A shard is no longer divided when less than a tenth of it could be paid for.
+
+The guarantee that follows: as long as the mean cost of the requests that run is at most as many times what was expected
+of them as the table says, the job never costs more than its ceiling. If it is k times what the table says, the batches
+that run at that time cost k times what was left of the ceiling, and nothing is sent after them. The only shard that may
+be sent without its full reservation is a single request, alone, if no smaller one is possible.
 """
 
 from __future__ import annotations
@@ -32,7 +48,9 @@ from collections import defaultdict
 from decimal import Decimal
 from math import ceil, sqrt
 
+from airflow_provider_batch.core.answers.outcome import Outcome
 from airflow_provider_batch.core.ledger.job import Shard
+from airflow_provider_batch.core.ledger.records import Settled
 from airflow_provider_batch.core.ledger.state import JobState, Phase, ShardState
 from airflow_provider_batch.core.pricing.estimate import HIGH_OUTPUT
 from airflow_provider_batch.core.pricing.input_correction import InputCorrection
@@ -40,6 +58,15 @@ from airflow_provider_batch.core.pricing.prices import Prices, Usage
 
 #: smallest share of a shard for which it is worth dividing the shard
 SMALLEST_PART = 0.1
+#: A model with this many answers less one has a margin of 1: it reserves twice what is expected.
+DOUBLING_ANSWERS = 15
+#: number of answers that a factor of earlier jobs counts for: on its own, and once answers of this job confirm it
+EARLIER_ANSWERS, CONFIRMED_ANSWERS = 2, 20
+#: how many times longer than the high estimate an answer without an output cap may be
+UNCAPPED_FACTOR = 25
+
+#: outcomes of rows that no model answered
+_UNANSWERED = frozenset({Outcome.FAILED, Outcome.EXPIRED, Outcome.CANCELLED, Outcome.MISSING})
 
 
 class BudgetTracker:
@@ -48,16 +75,21 @@ class BudgetTracker:
     def __init__(self, state: JobState) -> None:
         self._prices = Prices(state.manifest.prices, state.manifest.price_list)
         self._correction = InputCorrection(state)
+        self._earlier_factors = state.manifest.input_factors
         self._output_tokens_high = state.manifest.output_tokens_high
+        self._capped_models = frozenset(state.manifest.output_caps)
+        #: by model: answers, those that report their output tokens, and these tokens
         self._answers: defaultdict[str, int] = defaultdict(int)
+        self._measured_answers: defaultdict[str, int] = defaultdict(int)
         self._output_tokens: defaultdict[str, int] = defaultdict(int)
         for shard, _, settled in state.settled_submissions():
-            self._answers[shard.model] += settled.answers
+            self._answers[shard.model] += _answers_of(settled)
+            self._measured_answers[shard.model] += settled.answers
             self._output_tokens[shard.model] += settled.output_tokens
         self.spent, self.reserved = Decimal(0), Decimal(0)
         for shard, _, settled in state.settled_submissions():
             is_unknown = settled.cost_usd is None
-            self.spent += self.reservation(shard.spec) if is_unknown else Decimal(settled.cost_usd or 0)
+            self.spent += self.expected_cost(shard.spec) if is_unknown else Decimal(settled.cost_usd or 0)
         for shard in state.shards.values():
             if shard.phase in (Phase.CREATING, Phase.LIVE):
                 self.reserved += self.reservation(shard.spec)
@@ -68,43 +100,111 @@ class BudgetTracker:
         """US dollars that can still be reserved, or None if there is no ceiling."""
         return None if self.ceiling is None else self.ceiling - self.spent - self.reserved
 
+    def margin(self, model: str) -> float:
+        """Return by how much more than its expected cost a request may cost, as a multiple of it."""
+        answers = self._answers[model]
+        earlier_factor = self._earlier_factors.get(model)
+        if earlier_factor is not None:
+            is_confirmed = 0.5 <= self._correction.factor(model) / earlier_factor <= 2
+            answers = answers + CONFIRMED_ANSWERS if answers and is_confirmed else max(answers, EARLIER_ANSWERS)
+        unlike_answers = (DOUBLING_ANSWERS / (answers + 1)) ** 2
+        return max(unlike_answers, 2 / sqrt(answers)) if answers else unlike_answers
+
+    def expected_cost(self, shard: Shard) -> Decimal:
+        """Return the US dollars that a shard is expected to cost; infinite if the price of its model is unknown."""
+        return self._cost(shard, self._mean_input_tokens(shard), self._expected_output_tokens(shard))
+
     def reservation(self, shard: Shard) -> Decimal:
         """Return the US dollars to reserve for a shard; infinite if the price of its model is unknown."""
-        mean_input_tokens = -(-shard.tokens // max(shard.requests, 1))
-        input_tokens = self._correction.correct(shard.model, mean_input_tokens)
-        usage = Usage(input_tokens=input_tokens, output_tokens=self._expected_output_tokens(shard))
+        input_tokens = ceil(self._mean_input_tokens(shard) * (1 + self.margin(shard.model)))
+        return self._cost(shard, input_tokens, self._reserved_output_tokens(shard))
+
+    def _cost(self, shard: Shard, input_tokens: int, output_tokens: int) -> Decimal:
+        """Return the cost of a shard whose requests have this many tokens on average."""
+        usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
         cost = self._prices.cost(shard.model, usage, lane=shard.lane)
         return Decimal("Infinity") if cost is None else cost * shard.requests
 
+    def _mean_input_tokens(self, shard: Shard) -> int:
+        return self._correction.correct(shard.model, -(-shard.tokens // max(shard.requests, 1)))
+
+    def _high_output_tokens(self, shard: Shard) -> float:
+        return self._output_tokens_high.get(shard.model, HIGH_OUTPUT) * shard.cap_factor
+
+    def _is_output_measured(self, shard: Shard) -> bool:
+        """Return whether the answers so far show how long those of a shard will be."""
+        return self._measured_answers[shard.model] > 0 and shard.cap_factor == 1
+
     def _expected_output_tokens(self, shard: Shard) -> int:
+        if not self._is_output_measured(shard):
+            return ceil(self._high_output_tokens(shard))
+        return ceil(self._output_tokens[shard.model] / self._measured_answers[shard.model])
+
+    def _reserved_output_tokens(self, shard: Shard) -> int:
         """Return the output tokens to reserve for one request of a shard."""
-        high = self._output_tokens_high.get(shard.model, HIGH_OUTPUT) * shard.cap_factor
-        answers = self._answers[shard.model]
-        if not answers or shard.cap_factor > 1:
-            return ceil(high)
-        mean = self._output_tokens[shard.model] / answers
-        with_margin = mean * (1 + 1 / sqrt(answers))
-        return ceil(min(high, with_margin) if mean <= high else with_margin)
+        high = self._high_output_tokens(shard)
+        is_uncapped = shard.model not in self._capped_models
+        if not self._is_output_measured(shard):
+            return ceil(high * UNCAPPED_FACTOR if is_uncapped and not self._answers[shard.model] else high)
+        mean = self._output_tokens[shard.model] / self._measured_answers[shard.model]
+        with_margin = mean * (1 + self.margin(shard.model))
+        return ceil(with_margin if is_uncapped or mean > high else min(high, with_margin))
 
     def split_affordable(self, shards: list[ShardState]) -> tuple[list[ShardState], list[ShardState]]:
         """Return the shards that the budget covers, taken in this order, and the others."""
         remaining = self.remaining
         if remaining is None:
             return shards, []
-        affordable, unaffordable = [], []
+        affordable: list[ShardState] = []
+        unaffordable: list[ShardState] = []
         for shard in shards:
             cost = self.reservation(shard.spec)
-            if cost <= remaining:
+            is_alone = not self.reserved and not affordable
+            if cost <= remaining or (is_alone and shard.requests == 1 and self._is_worth_a_request(shard.spec)):
                 remaining -= cost
                 affordable.append(shard)
             else:
                 unaffordable.append(shard)
         return affordable, unaffordable
 
-    def affordable_requests(self, shard: Shard) -> int:
-        """Return how many requests of an unaffordable shard the budget covers; 0 if too few to divide the shard."""
+    def covers_at_once(self, shard: Shard) -> bool:
+        """Return whether the budget covers a synchronous shard of the final pass, as far as the answers show now."""
+        remaining = self.remaining
+        return remaining is None or self.expected_cost(shard) <= remaining
+
+    def affordable_parts(self, shards: list[ShardState]) -> list[tuple[ShardState, int]]:
+        """Return the unaffordable shards to divide, at most one per model, with the number of requests to send first.
+
+        What is left of the budget is divided equally among the models.
+        """
+        by_model: dict[str, ShardState] = {}
+        for shard in shards:
+            if shard.requests > 1 and self._is_worth_a_request(shard.spec):
+                by_model.setdefault(shard.model, shard)
+        return [(shard, self._affordable_requests(shard.spec, len(by_model))) for shard in by_model.values()]
+
+    def _affordable_requests(self, shard: Shard, models: int) -> int:
         cost, remaining = self.reservation(shard), self.remaining
-        if remaining is None or shard.requests < 2 or not cost.is_finite() or remaining <= 0:
-            return 0
-        requests = min(int(remaining / cost * shard.requests), shard.requests - 1)
-        return requests if requests >= shard.requests * SMALLEST_PART else 0
+        assert remaining is not None
+        return min(max(int(remaining / models / cost * shard.requests), 1), shard.requests - 1)
+
+    def _is_worth_a_request(self, shard: Shard) -> bool:
+        """Return whether the expected costs of a part of a shard that is worth sending are left of the budget.
+
+        As long as there is no answer, the costs are a guess. Then it is worth finding out with one request, unless the
+        input of this request alone costs too much according to an estimate that no earlier job has corrected.
+        """
+        remaining = self.remaining
+        assert remaining is not None
+        if self._answers[shard.model]:
+            cost = self.expected_cost(shard) * Decimal(max(SMALLEST_PART, 1 / shard.requests))
+        else:
+            cost = self._cost(shard, -(-shard.tokens // shard.requests), 0) / shard.requests
+        return cost <= remaining and remaining > 0 and self.expected_cost(shard).is_finite()
+
+
+def _answers_of(settled: Settled) -> int:
+    """Return the number of answers that a model gave."""
+    return settled.answers or sum(
+        count for outcome, count in settled.outcomes.items() if Outcome(outcome) not in _UNANSWERED
+    )

@@ -22,9 +22,12 @@ Then as many shards are sent as the capacity allows:
     inferred                       the same, and one more each time a backoff has passed without a creation
     unknown                        all of them, one after the other, until one is refused
 
-A shard is resealed into smaller ones if it has more tokens than the named limit. It is halved if it was refused twice
-while no other batch of the job was live, because then it may never fit, or never alongside the batches of other jobs.
-Halves can be halved again. A single row that exceeds the named limit and was refused twice alone is given up.
+Tokens are estimated, and corrected by what the answers so far report (`core.pricing.input_correction`). A shard is
+resealed into smaller ones if it has more tokens than the named limit. As long as no refusal names one, the limit that
+the author stated or that earlier jobs learned counts: the shard was sealed for it, but before the answers that correct
+its tokens. A shard is halved if it was refused twice while no other batch of the job was live, because then it may
+never fit, or never alongside the batches of other jobs. Halves can be halved again. A single row that exceeds the named
+limit and was refused twice alone is given up.
 
 Input files can be refused too (HTTP 429), for the rate of the uploads or for the storage that they take. Such a refusal
 concerns the key and not a model, and says nothing about the queue. No file is uploaded until the backoff is over, which
@@ -41,6 +44,7 @@ from typing import NamedTuple
 
 from airflow_provider_batch.core.ledger.records import Failure, Refused, Settled
 from airflow_provider_batch.core.ledger.state import JobState, Phase, ShardState, Submission
+from airflow_provider_batch.core.pricing.input_correction import InputCorrection
 
 #: minimum and maximum time for which a full queue holds a model back
 MIN_HOLD = timedelta(seconds=1)
@@ -98,7 +102,7 @@ class Admission(NamedTuple):
     """The decision about the shards that wait to be sent."""
 
     admitted: list[ShardState]
-    #: shards to reseal, each with the maximum estimated tokens of its parts
+    #: shards to reseal, each with the maximum estimated tokens of its parts, uncorrected
     reseal: list[tuple[ShardState, int]]
     give_up: list[ShardState]
     #: when to decide again
@@ -112,13 +116,21 @@ def admit(state: JobState, waiting: list[ShardState], backoff: timedelta, now: d
 
     :param waiting: the shards, in the order in which to send them.
     """
+    correction = InputCorrection(state)
     admission = Admission([], [], [], [], False)
     for model in dict.fromkeys(shard.model for shard in waiting):
-        queue = _Queue([shard for shard in state.shards.values() if shard.model == model], backoff)
+        all_shards = [shard for shard in state.shards.values() if shard.model == model]
+        queue = _Queue(all_shards, backoff, correction, _sealing_limit(state, model))
         shards = [shard for shard in waiting if shard.model == model]
         is_full = queue.admit(shards, now, admission)
         admission = admission._replace(is_queue_full=admission.is_queue_full or is_full)
     return admission
+
+
+def _sealing_limit(state: JobState, model: str) -> int | None:
+    """Return the tokens that a shard of a model may have, as stated by the author or learned by earlier jobs."""
+    limits = [state.manifest.limits.tokens, state.manifest.learned_tokens.get(model)]
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 class _Span(NamedTuple):
@@ -150,7 +162,10 @@ class _Refusal(NamedTuple):
 class _Queue:
     """The provider's queue for one model, as far as our ledger shows it."""
 
-    def __init__(self, shards: list[ShardState], backoff: timedelta) -> None:
+    def __init__(
+        self, shards: list[ShardState], backoff: timedelta, correction: InputCorrection, sealing_limit: int | None
+    ) -> None:
+        self._correction, self._sealing_limit = correction, sealing_limit
         self._backoff = max(backoff, MIN_HOLD)
         self._refusals: list[_Refusal] = []
         self._spans: list[_Span] = []
@@ -161,7 +176,7 @@ class _Queue:
             for shard in shards
             if shard.phase in (Phase.CREATING, Phase.LIVE) and not (shard.latest and shard.latest.ended_at)
         ]
-        self._live_tokens = sum(shard.spec.tokens for shard in live_shards)
+        self._live_tokens = sum(self._tokens(shard) for shard in live_shards)
         self._has_live_batches = bool(live_shards)
         for shard in shards:
             for submission in shard.submissions:
@@ -182,21 +197,25 @@ class _Queue:
         if rejection is not None and rejection.failure is Failure.CAPACITY:
             self._refusals.append(_Refusal(shard.name, begin, rejection))
         elif rejection is None and submission.batch_id:
-            self._spans.append(_Span(shard.spec.tokens, begin, submission.ended_at))
+            self._spans.append(_Span(self._tokens(shard), begin, submission.ended_at))
+
+    def _tokens(self, shard: ShardState) -> int:
+        return self._correction.correct(shard.model, shard.spec.tokens)
 
     def admit(self, waiting: list[ShardState], now: datetime, admission: Admission) -> bool:
         """Add the decision about the waiting shards to the admission. Return whether some wait until a batch ends."""
-        if not self._refusals:
-            admission.admitted.extend(waiting)
-            return False
         limits = (parse_queue_limit(refusal.record.message) for refusal in reversed(self._refusals))
         limit = next((limit for limit in limits if limit), None)
+        shard_limit = self._sealing_limit if limit is None else limit
         candidates = []
         for shard in waiting:
-            if limit is not None and shard.spec.tokens > limit and shard.requests > 1:
-                admission.reseal.append((shard, limit))
+            if shard_limit is not None and self._tokens(shard) > shard_limit and shard.requests > 1:
+                admission.reseal.append((shard, self._correction.estimated_limit(shard.model, shard_limit)))
             else:
                 candidates.append(shard)
+        if not self._refusals:
+            admission.admitted.extend(candidates)
+            return False
         if not candidates:
             return False
         held_until = self._held_until()
@@ -204,7 +223,7 @@ class _Queue:
             admission.wake_times.append(held_until)
             return True
         if self._recent_refusals and not self._has_live_batches:
-            smallest = min(candidates, key=lambda shard: (shard.spec.tokens, shard.name))
+            smallest = min(candidates, key=lambda shard: (self._tokens(shard), shard.name))
             self._admit_alone(smallest, limit, admission)
             return True
         return self._fill(candidates, limit, now, admission)
@@ -228,7 +247,7 @@ class _Queue:
             admission.admitted.append(shard)
         elif shard.requests > 1:
             admission.reseal.append((shard, shard.spec.tokens // 2))
-        elif limit is not None and shard.spec.tokens > limit:
+        elif limit is not None and self._tokens(shard) > limit:
             admission.give_up.append(shard)
         else:
             admission.admitted.append(shard)
@@ -238,9 +257,9 @@ class _Queue:
         live_tokens, has_live_batches = self._live_tokens, self._has_live_batches
         is_any_admitted, is_full = False, False
         for shard in waiting:
-            if capacity is None or live_tokens + shard.spec.tokens <= capacity or not has_live_batches:
+            if capacity is None or live_tokens + self._tokens(shard) <= capacity or not has_live_batches:
                 admission.admitted.append(shard)
-                live_tokens += shard.spec.tokens
+                live_tokens += self._tokens(shard)
                 has_live_batches, is_any_admitted = True, True
             else:
                 is_full = True

@@ -211,18 +211,28 @@ def wait_to_retry(job: Job, plan: Plan) -> Plan:
 
 
 def divide_by_budget(job: Job, plan: Plan) -> Plan:
-    """Divide the first shard that the budget covers in part."""
-    for shard in plan.withheld:
-        requests = job.budget.affordable_requests(shard.spec)
-        if requests:
-            return Plan(steps=(Reseal(shard, shard.next_number, max(shard.spec.tokens, 1), requests),))
-    return _EMPTY_PLAN
+    """Divide the first shard of each model of which the budget covers a part."""
+    return Plan(
+        steps=tuple(
+            Reseal(shard, shard.next_number, max(shard.spec.tokens, 1), shard.requests, first_part=requests)
+            for shard, requests in job.budget.affordable_parts(list(plan.withheld))
+        )
+    )
 
 
 def send_the_final_pass(job: Job, plan: Plan) -> Plan:
     """Send every shard of the final pass that has not been sent."""
     unsent = [shard for shard in job.state.final_pass_shards if shard.phase is Phase.SEALED]
-    return Plan(steps=tuple(SendSynchronously(shard, shard.next_number) for shard in unsent))
+    return _send_within_budget(job, unsent)
+
+
+def _send_within_budget(job: Job, shards: list[ShardState]) -> Plan:
+    """Send the shards that the budget covers. It covered all of them as sealed, before the first were answered."""
+    return Plan(
+        steps=tuple(
+            SendSynchronously(shard, shard.next_number) for shard in shards if job.budget.covers_at_once(shard.spec)
+        )
+    )
 
 
 def seal_the_final_pass(job: Job, plan: Plan) -> Plan:

@@ -1,16 +1,19 @@
-"""Lessons: what one job learns for the next one, namely queue limits that the provider named and how long answers are.
+"""Lessons: what one job learns for the next one: queue limits that the provider named, and the tokens of requests.
 
 Each lesson is a small file, created exclusively and never rewritten. Of several lessons about the same subject, the
 newest few are kept. They lie next to the jobs in staging, in one folder per connection:
 
     limit.MODEL.TIME.ID.json           the enqueued tokens that a model may have, from a refusal of the provider
-    output.TASK.MODEL.TIME.ID.json     the output tokens of the answers that a job of this task got from a model
+    output.TASK.MODEL.TIME.ID.json     the output tokens of the answers that a job of this task got from a model, and
+                                       their input tokens, reported and estimated
 
 MODEL and TASK are digests. A limit applies to a connection and a model. Prompts differ, so an output applies to a task
 of a DAG as well. Lessons contain no keys and no row data.
 
 A lesson may be out of date, so little depends on it. A limit makes shards smaller, but holds nothing back. An output
-narrows the estimate that is shown, but never refuses a job and does not count against its budget.
+narrows the estimate that is shown, but never refuses a job and does not count against its budget. Input tokens correct
+the estimate that is shown, the sizes of shards, and what the budget reserves until the first answers of the job are
+there. They never refuse a job either.
 """
 
 from __future__ import annotations
@@ -25,9 +28,10 @@ import msgspec
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import JobKey
 from airflow_provider_batch.core.ledger.records import Failure
-from airflow_provider_batch.core.ledger.samples import OutputSample
+from airflow_provider_batch.core.ledger.samples import InputSample, OutputSample
 from airflow_provider_batch.core.ledger.state import JobState
 from airflow_provider_batch.core.lifecycle.capacity import parse_queue_limit
+from airflow_provider_batch.core.pricing.input_correction import input_factor
 
 #: age from which a lesson is ignored
 MAX_AGE = timedelta(days=30)
@@ -55,6 +59,8 @@ class Output(msgspec.Struct, frozen=True, tag="output"):
     model: str
     #: the output of the answers that report their usage
     outputs: OutputSample
+    #: their input tokens, as reported and as estimated, before any correction
+    inputs: InputSample
     #: when the job was sealed
     time: datetime
 
@@ -69,6 +75,8 @@ class LearnedFacts(msgspec.Struct, frozen=True):
     limits: dict[str, QueueLimit] = {}
     #: the output of the answers of earlier jobs, for models with enough answers
     outputs: dict[str, OutputSample] = {}
+    #: reported divided by estimated input tokens of earlier jobs, for models with enough answers
+    input_factors: dict[str, float] = {}
 
 
 def lessons_from(state: JobState) -> list[Lesson]:
@@ -91,14 +99,16 @@ def queue_limits(state: JobState) -> list[QueueLimit]:
 
 
 def _outputs(state: JobState) -> list[Output]:
-    samples: defaultdict[str, OutputSample] = defaultdict(OutputSample)
+    outputs: defaultdict[str, OutputSample] = defaultdict(OutputSample)
+    inputs: defaultdict[str, InputSample] = defaultdict(InputSample)
     for shard, _, settled in state.settled_submissions():
-        samples[shard.model] += settled.outputs
+        outputs[shard.model] += settled.outputs
+        inputs[shard.model] += settled.inputs
     job_uid, key, sealed_at = state.manifest.job_uid, state.manifest.key, state.manifest.sealed_at
     return [
-        Output(job_uid, key.dag_id, key.task_id, model, sample, sealed_at)
-        for model, sample in samples.items()
-        if sample.tokens
+        Output(job_uid, key.dag_id, key.task_id, model, sample, inputs[model], sealed_at)
+        for model, sample in outputs.items()
+        if sample.tokens or inputs[model].reported
     ]
 
 
@@ -123,6 +133,7 @@ def load_lessons(folder: Folder, key: JobKey, now: datetime) -> LearnedFacts:
     """Return the lessons that apply to the next job of this task. Files that are not valid lessons are skipped."""
     limits: dict[str, QueueLimit] = {}
     outputs: defaultdict[str, OutputSample] = defaultdict(OutputSample)
+    inputs: defaultdict[str, InputSample] = defaultdict(InputSample)
     kinds = ("limit.", f"output.{_task(key.dag_id, key.task_id)}.")
     # The names sort by time, so the newest limit of a model is read last.
     for name in folder.names(""):
@@ -134,8 +145,14 @@ def load_lessons(folder: Folder, key: JobKey, now: datetime) -> LearnedFacts:
             limits[lesson.model] = lesson
         else:
             outputs[lesson.model] += lesson.outputs
-    enough = {model: sample for model, sample in outputs.items() if sample.answers >= MIN_ANSWERS}
-    return LearnedFacts(limits, enough)
+            inputs[lesson.model] += lesson.inputs
+    enough = {model: sample for model, sample in outputs.items() if sample.answers >= MIN_ANSWERS and sample.tokens}
+    factors = {
+        model: input_factor(sample.reported, sample.estimated)
+        for model, sample in inputs.items()
+        if sample.answers >= MIN_ANSWERS
+    }
+    return LearnedFacts(limits, enough, {model: factor for model, factor in factors.items() if factor is not None})
 
 
 def _decode(data: bytes) -> Lesson | None:

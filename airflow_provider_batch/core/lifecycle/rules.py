@@ -282,7 +282,7 @@ FINAL_PASS_RULES: tuple[JobRule, ...] = (
     Rule(
         "the final pass is sealed",
         conditions.final_pass_is_sealed,
-        "Send each of its shards once, synchronously.",
+        "Send each of its shards once, synchronously, while the budget covers it.",
         consequences.send_the_final_pass,
     ),
     Rule(
@@ -366,7 +366,7 @@ JOB_RULES: tuple[JobRule, ...] = (
     Rule(
         "shards are withheld, and there is nothing else to do or to wait for",
         conditions.only_the_budget_is_in_the_way,
-        "Divide the first shard that the budget covers in part.",
+        "Divide the first shard of each model of which the budget covers a part, and send that part.",
         consequences.divide_by_budget,
         (Stage.SENDING,),
     ),

@@ -150,6 +150,8 @@ class Reseal(NamedTuple):
     #: maximum estimated tokens, and maximum number of requests, of each new shard
     tokens: int
     requests: int
+    #: number of requests of a first part, which come from all over the shard; 0 if the parts follow one another
+    first_part: int = 0
 
 
 class GiveUp(NamedTuple):

@@ -19,6 +19,7 @@ import msgspec
 
 from airflow_provider_batch.core.ledger.job import Estimate
 from airflow_provider_batch.core.ledger.samples import InputSample, OutputSample
+from airflow_provider_batch.core.pricing.input_correction import correct
 from airflow_provider_batch.core.pricing.prices import Prices, Usage, linear_cost
 from airflow_provider_batch.core.pricing.rate import Rate
 from airflow_provider_batch.core.pricing.spread import input_range, output_range
@@ -111,15 +112,18 @@ class Estimator:
             model: totals.high_output / totals.requests for model, totals in self._totals.items() if totals.is_capped
         }
 
-    def finish(self, earlier: Mapping[str, OutputSample] | None = None) -> Estimate:
+    def finish(
+        self, earlier: Mapping[str, OutputSample] | None = None, input_factors: Mapping[str, float] | None = None
+    ) -> Estimate:
         """Return the estimate of all requests. Its cost is None if the price of any model is unknown.
 
         :param earlier: by model, the output of answers in earlier jobs. It replaces the guess.
+        :param input_factors: by model, reported divided by estimated input tokens in earlier jobs.
         """
-        earlier = earlier or {}
+        earlier, input_factors = earlier or {}, input_factors or {}
         caps = self.caps()
         low = likely = high = Decimal(0)
-        output, answers, is_likely = [0, 0], 0, True
+        input_tokens, output, answers, is_likely = 0, [0, 0], 0, True
         for model, totals in self._totals.items():
             low_output, high_output = totals.low_output, totals.high_output
             likely_output = 0
@@ -130,16 +134,18 @@ class Estimator:
                 answers += round(earlier[model].answers)
             elif self._has_output:
                 is_likely = False
+            factor = input_factors.get(model, 1.0)
+            input_tokens += correct(totals.input_tokens, factor)
             output[0] += low_output
             output[1] += high_output
             if totals.rate is not None:
                 low_factor, high_factor = input_range(InputSample(), totals.requests)
-                low += totals.cost(0, low_output, low_factor)
-                likely += totals.cost(0, likely_output, 1.0)
-                high += totals.cost(1, high_output, high_factor)
+                low += totals.cost(0, low_output, factor * low_factor)
+                likely += totals.cost(0, likely_output, factor)
+                high += totals.cost(1, high_output, factor * high_factor)
         unknown_models = sorted(model for model, totals in self._totals.items() if totals.rate is None)
         return Estimate(
-            input_tokens=sum(totals.input_tokens for totals in self._totals.values()),
+            input_tokens=input_tokens,
             output_tokens_low=output[0],
             output_tokens_high=output[1],
             low_usd=None if unknown_models else float(low),

@@ -38,6 +38,7 @@ from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import DuplicateFile, ReusedFile, RowIndex, Shard
 from airflow_provider_batch.core.ledger.sealed_file import read_entries
+from airflow_provider_batch.core.pricing.input_correction import correct
 from airflow_provider_batch.core.provider.lane import Lane
 from airflow_provider_batch.core.provider.limits import Limits, Size
 from airflow_provider_batch.core.requests import endpoints
@@ -160,6 +161,7 @@ class Sealer:
         canary: int = 0,
         canary_name_format: str = "c{:04d}",
         learned_tokens: Mapping[str, int] | None = None,
+        input_factors: Mapping[str, float] | None = None,
     ) -> None:
         """Start a build in `folder`, with files under `prefix`.
 
@@ -169,8 +171,10 @@ class Sealer:
             synchronously; 0 for no canary.
         :param learned_tokens: by model, the tokens a shard may have, as an earlier job learned from the provider.
             Unlike a limit that the author stated, it refuses no row: a row above it gets a shard of its own.
+        :param input_factors: by model, reported divided by estimated input tokens. Shards are within the token limits
+            after this correction, and no row is refused because of it.
         """
-        self._learned_tokens = learned_tokens or {}
+        self._learned_tokens, self._input_factors = learned_tokens or {}, input_factors or {}
         self._folder, self._prefix, self.endpoint, self._limits = folder, prefix, endpoint, limits
         self._name_format = name_format
         self._counts_inputs = endpoints.find(endpoint).counts_inputs
@@ -309,9 +313,7 @@ class Sealer:
         """Add a line to a shard and return the shard's name."""
         shard = self._open.get((model, attempt))
         new_size = size if shard is None else shard.size + size
-        if shard is not None and (
-            new_size.exceeded_limit(self._limits) or new_size.tokens > self._learned_tokens.get(model, new_size.tokens)
-        ):
+        if shard is not None and self._is_too_large(model, new_size):
             self._close(shard)
             shard, new_size = None, size
         if shard is None:
@@ -325,6 +327,17 @@ class Sealer:
         shard.add(line, row, new_size)
         self.requests += 1
         return shard.name
+
+    def _is_too_large(self, model: str, size: Size) -> bool:
+        if self._input_factors:
+            size = msgspec.structs.replace(size, tokens=correct(size.tokens, self._input_factors.get(model, 1.0)))
+        return bool(size.exceeded_limit(self._limits)) or size.tokens > self._learned_tokens.get(model, size.tokens)
+
+    def cut(self) -> None:
+        """Close the open shards, so that the next requests get new ones."""
+        for shard in self._open.values():
+            self._close(shard)
+        self._open.clear()
 
     def _close(self, shard: _OpenShard | None) -> None:
         if self._closing is not None:

@@ -45,7 +45,8 @@ def job(ceiling: float | None, *records: Record, shards: int = 3, requests: int 
     sealed = [
         plain_shard(f"s{n:04d}", model="m", requests=requests, tokens=1_000 * requests) for n in range(1, shards + 1)
     ]
-    more = {"prices": PRICES, "output_tokens_high": {"m": 1_000.0}, **more}
+    caps = {"m": 1_000.0}
+    more = {"prices": PRICES, "output_tokens_high": caps, "output_caps": caps, **more}
     return fold(manifest_of(sealed, max_cost_usd=ceiling, **more), records)
 
 
@@ -83,30 +84,52 @@ def test_without_a_ceiling_every_shard_is_sent() -> None:
     assert plan(job(None))[0] == ["Upload s0001", "Upload s0002", "Upload s0003"]
 
 
-def test_the_high_end_is_reserved_until_there_are_answers() -> None:
-    assert BudgetTracker(job(1.0)).reservation(plain_shard("s", model="m", requests=100, tokens=100_000)) == Decimal(
-        "0.2"
-    )
+def test_the_high_end_is_expected_until_there_are_answers() -> None:
+    shard = plain_shard("s", model="m", requests=100, tokens=100_000)
+    assert BudgetTracker(job(1.0)).expected_cost(shard) == Decimal("0.2")
+
+
+def test_without_any_answers_the_input_is_reserved_226_times() -> None:
+    shard = plain_shard("s", model="m", requests=100, tokens=100_000)
+    assert BudgetTracker(job(1.0)).reservation(shard) == Decimal("22.6") + Decimal("0.1")
+    # an answer without an output cap can be longer than the high end
+    assert BudgetTracker(job(1.0, output_caps={})).reservation(shard) == Decimal("22.6") + Decimal("2.5")
 
 
 def test_shards_that_fit_are_sent_and_the_others_wait_until_any_batch_ends() -> None:
-    assert plan(job(0.4))[0] == ["Upload s0001", "Upload s0002"]
-    assert plan(job(0.4, *live_records("s0001")))[0] == ["Upload s0002"]
-    steps, pause = plan(job(0.4, *live_records("s0001"), *live_records("s0002")))
+    answered = settled_records("s0001")
+    # 1,000 tokens in and 100 out, and a fifth more, for each of 100 requests: $0.132
+    assert plan(job(0.4, *answered, shards=4))[0] == ["Upload s0002", "Upload s0003"]
+    assert plan(job(0.4, *answered, *live_records("s0002"), shards=4))[0] == ["Upload s0003"]
+    steps, pause = plan(job(0.4, *answered, *live_records("s0002"), *live_records("s0003"), shards=4))
     assert steps == []
-    assert pause == Wait(["b-s0001", "b-s0002"], None, any_end=True)
+    assert pause == Wait(["b-s0002", "b-s0003"], None, any_end=True)
 
 
-def test_once_there_are_answers_their_mean_is_reserved_with_a_margin_that_shrinks() -> None:
+@pytest.mark.parametrize(
+    ("answers", "margin"), [(1, 56.25), (2, 25), (5, 6.25), (10, 1.86), (30, 0.365), (100, 0.2), (1_000, 0.063)]
+)
+def test_the_margin_shrinks_with_the_number_of_answers(answers: int, margin: float) -> None:
+    state = job(1.0, *settled_records("s0001", output=100 * answers, answers=answers))
+    assert BudgetTracker(state).margin("m") == pytest.approx(margin, abs=0.005)
+    assert BudgetTracker(state).margin("another") == 225
+
+
+def test_answers_that_report_no_usage_count_as_answers() -> None:
+    assert BudgetTracker(job(1.0, *settled_records("s0001", answers=0, output=0))).margin("m") == pytest.approx(0.2)
+
+
+def test_failed_rows_do_not_count_as_answers() -> None:
+    failed = Settled("s0001", 1, "b-s0001", "completed", NOW, outcomes={"failed": 60, "expired": 40})
+    assert BudgetTracker(job(1.0, *live_records("s0001"), failed)).margin("m") == 225
+
+
+def test_once_there_are_answers_their_mean_is_reserved_with_the_margin() -> None:
     state = job(1.0, *settled_records("s0001"))
-    # 100 tokens on average over 100 answers, and a tenth more
-    assert BudgetTracker(state).reservation(plain_shard("s", model="m", requests=100, tokens=100_000)) == Decimal(
-        "0.1111"
-    )
-    state_with_four_answers = job(1.0, *settled_records("s0001", output=400, answers=4))
-    assert BudgetTracker(state_with_four_answers).reservation(
-        plain_shard("s", model="m", requests=100, tokens=100_000)
-    ) == Decimal("0.115")
+    shard = plain_shard("s", model="m", requests=100, tokens=100_000)
+    # 1,000 tokens in and 100 out, and a fifth more
+    assert BudgetTracker(state).reservation(shard) == Decimal("0.132")
+    assert BudgetTracker(state).expected_cost(shard) == Decimal("0.11")
 
 
 def test_the_reported_input_corrects_what_is_reserved() -> None:
@@ -114,24 +137,40 @@ def test_the_reported_input_corrects_what_is_reserved() -> None:
     assert isinstance(settled, Settled)
     images = msgspec.structs.replace(settled, input_tokens=2_500_000, estimated_input_tokens=100_000)
     state = job(1.0, *live_records("s0001"), images)
-    # 25,000 tokens in, and 111 out, for each of 100 requests
-    assert BudgetTracker(state).reservation(plain_shard("s", model="m", requests=100, tokens=100_000)) == Decimal(
-        "2.5111"
+    # 25,000 tokens in, and 100 out, for each of 100 requests
+    assert BudgetTracker(state).expected_cost(plain_shard("s", model="m", requests=100, tokens=100_000)) == Decimal(
+        "2.51"
     )
 
 
-def test_the_margin_never_raises_a_measured_mean_above_the_output_cap() -> None:
-    state = job(1.0, *settled_records("s0001", output=990 * 4, answers=4))
-    assert BudgetTracker(state).reservation(plain_shard("s", model="m", requests=100, tokens=100_000)) == Decimal("0.2")
+def test_what_earlier_jobs_learned_corrects_the_input_until_there_are_answers() -> None:
+    shard = plain_shard("s", model="m", requests=100, tokens=100_000)
+    state = job(1.0, input_factors={"m": 3.0}, output_tokens_high={"m": 0.0})
+    assert BudgetTracker(state).expected_cost(shard) == Decimal("0.3")
+    assert BudgetTracker(state).margin("m") == 25
+    (settled,) = settled_records("s0001", output=4, answers=2)[-1:]
+    assert isinstance(settled, Settled)
+    for reported, margin in ((2_500, 0.426), (300_000, 25)):
+        answered = msgspec.structs.replace(settled, input_tokens=reported, estimated_input_tokens=1_000)
+        budget = BudgetTracker(job(1.0, *live_records("s0001"), answered, input_factors={"m": 3.0}))
+        assert budget.margin("m") == pytest.approx(margin, abs=0.001)
+
+
+def test_the_margin_never_raises_the_output_above_the_cap() -> None:
+    state = job(1.0, *settled_records("s0001", output=990 * 100))
+    shard = plain_shard("s", model="m", requests=100, tokens=100_000)
+    assert BudgetTracker(state).reservation(shard) == Decimal("0.12") + Decimal("0.1")
+    uncapped = job(1.0, *settled_records("s0001", output=990 * 100), output_caps={})
+    assert BudgetTracker(uncapped).reservation(shard) == Decimal("0.12") + Decimal("0.1188")
 
 
 def test_the_real_cost_of_a_settled_batch_replaces_its_reservation() -> None:
     budget = BudgetTracker(job(0.4, *settled_records("s0001"), *live_records("s0002")))
-    assert (budget.spent, budget.reserved, budget.remaining) == (Decimal("0.11"), Decimal("0.1111"), Decimal("0.1789"))
+    assert (budget.spent, budget.reserved, budget.remaining) == (Decimal("0.11"), Decimal("0.132"), Decimal("0.158"))
     assert plan(job(0.4, *settled_records("s0001"), *live_records("s0002")))[0] == ["Upload s0003"]
 
 
-def test_an_answer_without_a_known_price_counts_with_its_reservation() -> None:
+def test_an_answer_without_a_known_price_counts_with_its_expected_cost() -> None:
     state = job(0.4, *settled_records("s0001", cost=None, answers=0))
     assert BudgetTracker(state).spent == Decimal("0.2")
 
@@ -146,10 +185,11 @@ def test_a_shard_without_a_known_price_is_withheld_under_a_ceiling() -> None:
     assert plan(job(9.0, prices={}, shards=1))[1] == Finish(("s0001",))
 
 
-def test_without_any_answers_a_part_of_a_shard_that_fits_is_sent_first() -> None:
-    (step,), _ = next_steps(job(0.05, shards=1), {}, Policy(), NOW)
+@pytest.mark.parametrize(("ceiling", "requests"), [(0.01, 1), (0.05, 1), (2.3, 10), (22, 96)])
+def test_without_any_answers_a_part_of_a_shard_that_fits_is_sent_first(ceiling: float, requests: int) -> None:
+    (step,), _ = next_steps(job(ceiling, shards=1), {}, Policy(), NOW)
     assert isinstance(step, Reseal)
-    assert step.requests == 25
+    assert step.first_part == requests
 
 
 def test_a_shard_is_not_divided_while_a_batch_is_running() -> None:
@@ -157,7 +197,8 @@ def test_a_shard_is_not_divided_while_a_batch_is_running() -> None:
 
 
 def test_a_shard_is_not_divided_for_less_than_a_tenth_of_it() -> None:
-    assert plan(job(0.019, shards=1)) == ([], Finish(("s0001",)))
+    assert plan(job(0.11 + 0.010, *settled_records("s0001"), shards=2)) == ([], Finish(("s0002",)))
+    assert plan(job(0.11 + 0.012, *settled_records("s0001"), shards=2))[0] == ["Reseal s0002"]
 
 
 def test_a_retry_round_that_exceeds_the_budget_is_withheld() -> None:
@@ -169,9 +210,9 @@ def test_a_retry_round_that_exceeds_the_budget_is_withheld() -> None:
 def test_a_raised_ceiling_lets_the_job_continue() -> None:
     records = [*settled_records("s0001"), Finished(1, NOW, ["s0002", "s0003"])]
     assert outcomes_so_far(job(0.22, *records)) == {"succeeded": 100, "withheld": 200}
-    assert plan(job(0.22, *records, Budget(1, 0.23, NOW)))[0] == ["Upload s0002"]
-    assert plan(job(0.22, *records, Budget(1, 0.23, NOW), Budget(2, None, NOW)))[0] == ["Upload s0002", "Upload s0003"]
-    continued_state = job(0.22, *records, Budget(1, 0.23, NOW), *live_records("s0002"))
+    assert plan(job(0.22, *records, Budget(1, 0.25, NOW)))[0] == ["Upload s0002"]
+    assert plan(job(0.22, *records, Budget(1, 0.25, NOW), Budget(2, None, NOW)))[0] == ["Upload s0002", "Upload s0003"]
+    continued_state = job(0.22, *records, Budget(1, 0.25, NOW), *live_records("s0002"))
     assert outcomes_so_far(continued_state) == {"succeeded": 100, "withheld": 100, "pending": 100}
 
 
@@ -181,9 +222,10 @@ def test_after_the_deadline_unsent_shards_are_pending_and_not_withheld() -> None
 
 @pytest.mark.parametrize("ceiling", [0.2, 0.4, 0.61])
 def test_no_plan_reserves_more_than_the_ceiling(ceiling: float) -> None:
-    state = job(ceiling, shards=5)
+    state = job(ceiling, *settled_records("s0001"), shards=5)
     steps, _ = next_steps(state, {}, Policy(), NOW)
     budget = BudgetTracker(state)
-    assert sum(budget.reservation(step.shard.spec) for step in steps if isinstance(step, Upload)) <= Decimal(
-        str(ceiling)
+    assert (
+        sum(budget.reservation(step.shard.spec) for step in steps if isinstance(step, Upload))
+        <= Decimal(str(ceiling)) - budget.spent
     )

@@ -5,7 +5,10 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from airflow_provider_batch.core.ledger.fold import fold
 from airflow_provider_batch.core.ledger.job import Shard
@@ -38,7 +41,9 @@ from airflow_provider_batch.core.lifecycle.steps import (
     Upload,
     Wait,
 )
+from airflow_provider_batch.core.pricing.input_correction import InputCorrection
 from airflow_provider_batch.core.provider.batch import BatchProblem, BatchView, Status
+from airflow_provider_batch.core.provider.limits import Limits
 from tests.core.building import NOW, manifest_of, plain_shard
 
 MINUTE = timedelta(minutes=1)
@@ -453,3 +458,58 @@ def test_a_job_does_not_fail_if_other_jobs_fill_the_queue() -> None:
     provider = Provider(1_000, foreign_tokens=900, message="Limit: 1,000 enqueued tokens.")
     state = run_job(provider, [shard(f"s{n:04d}", tokens=400, requests=8) for n in range(1, 4)])
     assert count_answers(state) == 24
+
+
+# The correction of estimated tokens
+
+
+def answered_records(name: str, estimated: int, reported: int) -> list[Record]:
+    (*records, settled) = completed_records(name)
+    assert isinstance(settled, Settled)
+    return [
+        *records,
+        msgspec.structs.replace(settled, input_tokens=reported, estimated_input_tokens=estimated, answers=4),
+    ]
+
+
+def corrected_steps(shards: list[Shard], *records: Record, now: datetime = NOW, **manifest: Any) -> list[Step]:
+    return list(next_steps(fold(manifest_of(shards, **manifest), records), {}, POLICY, now)[0])
+
+
+@pytest.mark.parametrize("limits", [{"limits": Limits(tokens=1_000)}, {"learned_tokens": {"gpt-5-mini": 1_000}}])
+def test_a_shard_that_answers_show_to_be_too_large_is_divided_before_it_is_uploaded(limits: dict[str, Any]) -> None:
+    shards = [shard("s0001", tokens=300), shard("s0002", tokens=900), shard("s0003", tokens=240)]
+    steps = corrected_steps(shards, *answered_records("s0001", 300, 1_200), **limits)
+    assert [(type(step), shard_of(step)) for step in steps] == [(Reseal, "s0002"), (Upload, "s0003")]
+    reseal = steps[0]
+    assert isinstance(reseal, Reseal)
+    assert (reseal.tokens, reseal.requests) == (250, 2)
+
+
+def test_without_a_limit_no_shard_is_divided() -> None:
+    assert [type(step) for step in corrected_steps(SHARDS, *answered_records("s0001", 300, 90_000))] == [Upload] * 4
+
+
+def test_a_single_row_above_the_limit_is_sent_alone() -> None:
+    shards = [shard("s0001"), shard("s0002", tokens=900, requests=1)]
+    steps = corrected_steps(shards, *answered_records("s0001", 300, 1_200), limits=Limits(tokens=1_000))
+    assert [(type(step), shard_of(step)) for step in steps] == [(Upload, "s0002")]
+
+
+def test_no_more_corrected_tokens_are_live_than_the_named_limit() -> None:
+    # 300 estimated tokens are 450, so that two shards fit into 1,000 tokens, and not three
+    records = [*queue_full_records("s0002"), *answered_records("s0001", 300, 450), *live_records("s0003")]
+    steps = corrected_steps(SHARDS, *records, now=NOW + 5 * MINUTE)
+    assert [(type(step), shard_of(step)) for step in steps] == [(Create, "s0002")]
+
+
+def test_what_earlier_jobs_learned_corrects_the_tokens_before_there_are_answers() -> None:
+    steps = corrected_steps(SHARDS[:1], limits=Limits(tokens=500), input_factors={"gpt-5-mini": 2.0})
+    assert [type(step) for step in steps] == [Reseal]
+
+
+@given(limit=st.integers(1, 10**9), factor=st.floats(0.05, 10_000))
+def test_an_estimate_within_the_limit_is_within_it_after_the_correction(limit: int, factor: float) -> None:
+    correction = InputCorrection(fold(manifest_of([], input_factors={"m": factor}), []))
+    tokens = correction.estimated_limit("m", limit)
+    assert correction.correct("m", tokens) <= limit or tokens == 1

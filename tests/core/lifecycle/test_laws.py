@@ -382,10 +382,11 @@ class Lifecycle(RuleBasedStateMachine):
     def reseal(self, step: Reseal) -> None:
         name, number = step.shard.name, len(self.state().retry_rounds) + 1
         rows, shards = self.rows[name], list[Shard]()
-        size = min(step.requests, step.tokens)
+        size = step.first_part or min(step.requests, step.tokens)
         assert 0 < size < len(rows)
-        for first in range(0, len(rows), size):
-            part, part_name = rows[first : first + size], f"r{number:02d}-{len(shards) + 1:04d}"
+        starts = [0, size] if step.first_part else range(0, len(rows), size)
+        for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
+            part, part_name = rows[start:end], f"r{number:02d}-{len(shards) + 1:04d}"
             self.rows[part_name] = part
             attempt = step.shard.spec.attempt
             shards.append(plain_shard(part_name, requests=len(part), tokens=len(part), attempt=attempt))

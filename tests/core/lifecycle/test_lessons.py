@@ -10,7 +10,7 @@ import pytest
 from airflow_provider_batch.core.ledger.fold import fold
 from airflow_provider_batch.core.ledger.job import JobKey
 from airflow_provider_batch.core.ledger.records import Created, Failure, Intent, Record, Refused, Settled, UploadRefused
-from airflow_provider_batch.core.ledger.samples import OutputSample
+from airflow_provider_batch.core.ledger.samples import InputSample, OutputSample
 from airflow_provider_batch.core.lifecycle.lessons import (
     MAX_AGE,
     MAX_KEPT,
@@ -44,7 +44,7 @@ def queue_full_records(n: int, message: str, time: datetime = NOW, shard: str = 
     return [Intent(shard, n, "nonce", "file", time), Created(shard, n, f"b-{n}", time), settled]
 
 
-def answered_records(answers: int, tokens: int, shard: str = "s0001") -> list[Record]:
+def answered_records(answers: int, tokens: int, shard: str = "s0001", **more: Any) -> list[Record]:
     """The records of a batch, with sums that are easy to add up instead of plausible ones."""
     settled = Settled(
         shard,
@@ -56,13 +56,24 @@ def answered_records(answers: int, tokens: int, shard: str = "s0001") -> list[Re
         output_tokens=tokens,
         output_squares=SQUARES * answers,
         output_logs=LOGS * answers,
+        **more,
     )
     return [Created(shard, 1, "b", NOW), settled]
 
 
-def output(uid: str, answers: int = MIN_ANSWERS, tokens: int = 100, time: datetime = NOW, **more: str) -> Output:
+def output(
+    uid: str,
+    answers: int = MIN_ANSWERS,
+    tokens: int = 100,
+    time: datetime = NOW,
+    inputs: tuple[int, int] = (0, 0),
+    **more: str,
+) -> Output:
     fields = {"dag_id": "dag", "task_id": "ask", "model": "small"} | more
-    return Output(uid, fields["dag_id"], fields["task_id"], fields["model"], OutputSample(answers, tokens), time)
+    sample = InputSample(answers, *inputs)
+    return Output(
+        uid, fields["dag_id"], fields["task_id"], fields["model"], OutputSample(answers, tokens), sample, time
+    )
 
 
 # Lessons of a job
@@ -100,12 +111,22 @@ def test_nothing_is_learned_from_a_refusal_without_a_limit(records: list[Any]) -
 
 
 def test_the_answers_of_each_model_and_their_output_tokens_are_learned() -> None:
-    records = [*answered_records(3, 60), *answered_records(2, 10, "s0002"), *answered_records(1, 5, "s0003")]
+    records = [
+        *answered_records(3, 60, input_answers=3, input_tokens=900, estimated_input_tokens=300),
+        *answered_records(2, 10, "s0002"),
+        *answered_records(1, 5, "s0003", input_answers=1, input_tokens=100, estimated_input_tokens=100),
+    ]
     uid = manifest_of([]).job_uid
     assert lessons_of(*records, models=("small", "large", "small")) == [
-        Output(uid, "dag", "ask", "small", OutputSample(4, 65, 4 * SQUARES, 4 * LOGS), NOW),
-        Output(uid, "dag", "ask", "large", OutputSample(2, 10, 2 * SQUARES, 2 * LOGS), NOW),
+        Output(uid, "dag", "ask", "small", OutputSample(4, 65, 4 * SQUARES, 4 * LOGS), InputSample(4, 1_000, 400), NOW),
+        Output(uid, "dag", "ask", "large", OutputSample(2, 10, 2 * SQUARES, 2 * LOGS), InputSample(), NOW),
     ]
+
+
+def test_the_input_of_embeddings_is_learned_although_they_have_no_output() -> None:
+    (lesson,) = lessons_of(*answered_records(3, 0, input_answers=3, input_tokens=900, estimated_input_tokens=300))
+    assert isinstance(lesson, Output)
+    assert (lesson.outputs.tokens, lesson.inputs.reported) == (0, 900)
 
 
 # Lessons for the next job
@@ -129,6 +150,25 @@ def test_the_answers_of_several_small_jobs_are_added_up(folder: LocalFolder) -> 
     assert load_lessons(folder, KEY, NOW).outputs == {}
     save_lessons(folder, [output("2", 1, 1, time=NOW + DAY)])
     assert load_lessons(folder, KEY, NOW + DAY).outputs == {"small": OutputSample(MIN_ANSWERS, 20)}
+
+
+def test_the_input_tokens_of_earlier_jobs_correct_the_estimate_of_the_next_one(folder: LocalFolder) -> None:
+    save_lessons(folder, [output("1", 1, inputs=(900, 100))])
+    assert load_lessons(folder, KEY, NOW).input_factors == {}  # too few answers
+    save_lessons(folder, [output("2", inputs=(100, 100), time=NOW + DAY)])
+    assert load_lessons(folder, KEY, NOW + DAY).input_factors == {"small": 5.0}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "factors"),
+    [((0, 0), {}), ((0, 1_000), {}), ((5, 0), {}), ((20, 20_000), {"small": 0.05}), ((10**12, 5), {"small": 10_000})],
+    ids=["no usage", "zero", "no estimate", "one token each", "absurd"],
+)
+def test_reported_tokens_that_make_no_sense_are_not_believed(
+    folder: LocalFolder, inputs: tuple[int, int], factors: dict[str, float]
+) -> None:
+    save_lessons(folder, [output("1", inputs=inputs)])
+    assert load_lessons(folder, KEY, NOW).input_factors == factors
 
 
 def test_lessons_older_than_thirty_days_are_ignored(folder: LocalFolder) -> None:
@@ -176,3 +216,17 @@ def test_a_row_above_a_learned_limit_gets_a_shard_of_its_own(folder: LocalFolder
     for number, tokens in enumerate([5, 21, 5], start=1):
         sealer.add(request(f"r{number}"), [], number, tokens)
     assert [shard.tokens for shard in sealer.finish()] == [5, 21, 5]
+
+
+def test_shards_are_within_the_limits_after_the_correction_that_earlier_jobs_learned(folder: LocalFolder) -> None:
+    factors = {"gpt-5-mini": 2.5}
+    sealer = Sealer(folder, "g001/build", CHAT, Limits(tokens=50), input_factors=factors)
+    for number in range(1, 6):
+        sealer.add(request(f"r{number}"), [], number, 10)
+    assert [shard.tokens for shard in sealer.finish()] == [20, 20, 10]
+
+
+def test_a_correction_that_earlier_jobs_learned_refuses_no_row(folder: LocalFolder) -> None:
+    sealer = Sealer(folder, "g001/build", CHAT, Limits(tokens=50), input_factors={"gpt-5-mini": 100.0})
+    sealer.add(request("r1"), [], 1, 50)
+    assert [shard.tokens for shard in sealer.finish()] == [50]
