@@ -178,11 +178,11 @@ class BatchSubmitOperator(BaseOperator):
         answer and its batch_id, and with attempt 0, no tokens and no cost. The table is read once. If it does not
         exist yet, as on the first run of a job that lands in it, every row is sent.
     :param canary: number of requests per model, at most 20, to send synchronously before anything is uploaded, at
-        the standard price; 0 sends none. These are the first requests of the model, and their answers land like all
-        others. Submit fails, and nothing is uploaded, if no canary request of a model gets a usable answer (all of them
-        are cut off, empty, refused, invalid against the schema, or failed for a reason that does not concern a single
-        row), or if the job would exceed `max_cost_usd` given the measured output. Default: 2, and 0 for Azure, whose
-        batch deployments accept only batches.
+        the standard price; 0 sends none. They come from all over the query, and are at most a quarter of the model's
+        requests, rounded up. Their answers land like all others. Submit fails, and nothing is uploaded, if no canary
+        request of a model gets a usable answer (all of them are cut off, empty, refused, invalid against the schema, or
+        failed for a reason that does not concern a single row), or if even the low end of the estimate by their answers
+        exceeds `max_cost_usd`. Default: 2, and 0 for Azure, whose batch deployments accept only batches.
     :param ignore_canary: send all requests even if no canary request got a usable answer. The log says what came back.
         `max_cost_usd` still applies.
     :param resubmit: when the task is cleared, send and pay for every row again instead of keeping the unchanged ones.

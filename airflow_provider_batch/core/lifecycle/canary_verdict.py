@@ -1,6 +1,6 @@
 """The verdict on the canary: what its answers show about the requests that have not been sent.
 
-The first requests of each model are sent synchronously before the first file is uploaded. If none of them got a usable
+A few requests of each model are sent synchronously before the first file is uploaded. If none of them got a usable
 answer, the rest would be paid for without success: `core.lifecycle.canary_answers` decides that. If they were answered,
 their tokens show what the rest will cost.
 """

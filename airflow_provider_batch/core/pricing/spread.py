@@ -25,7 +25,7 @@ For small N, the share of long answers among them may be larger by sqrt(q·(1 - 
 m is well above g, and the first part decides.
 
 In `benchmarks.ranges`, the bill is inside in at least 90 % of simulated jobs for answers of many kinds. This needs
-the wide range at the high end: with 2 answers, m·12; with 5, m·9; with 20, m·4.6. An output cap bounds it.
+the wide range at the high end: with 2 similar answers, m·13; with 5, m·10; with 20, m·4.7. An output cap bounds it.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ PRIOR_ANSWERS = 3
 #: variance of the output tokens, relative to the square of their mean, before answers were seen
 PRIOR_VARIANCE = 1.0
 #: the same of reported divided by estimated input tokens
-PRIOR_INPUT_VARIANCE = 0.1**2
+PRIOR_INPUT_VARIANCE = 0.12**2
 #: tokens of a long answer of a kind that was not seen, divided by those of a typical answer
 TAIL_RATIO = 40
 #: number of answers without a long one that are assumed in addition to those seen
-TAIL_ANSWERS = 5
+TAIL_ANSWERS = 4
 #: maximum weight of answers of earlier jobs, in answers of this job: prompts, rows and models change between jobs
 MAX_EARLIER_ANSWERS = 100
 #: relative change of the mean from job to job that is no reason to ignore earlier answers

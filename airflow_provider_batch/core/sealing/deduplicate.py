@@ -14,7 +14,7 @@ import hashlib
 import secrets
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 
 import msgspec
@@ -112,10 +112,14 @@ class DuplicateWriter:
         self._folder, self._prefix = folder, prefix
         self._lines: dict[str, list[bytes]] = {}
         self._rows = self._bytes = 0
-        self._files: list[DuplicateFile] = []
+        #: each file of rows with its segments, which are written when all shards are final
+        self._files: list[tuple[DuplicateFile, list[Segment]]] = []
 
     def add(self, shard: str, row: RowIndex) -> None:
-        """Add a row that gets the answer to the request of `shard` with the same hash."""
+        """Add a row that gets the answer to the request of `shard` with the same hash.
+
+        :param shard: its name, or a temporary name that `finish` replaces.
+        """
         line = msgspec.json.encode(row) + b"\n"
         self._lines.setdefault(shard, []).append(line)
         self._rows += 1
@@ -123,11 +127,23 @@ class DuplicateWriter:
         if self._rows >= FILE_ROWS or self._bytes >= FILE_BYTES:
             self._write()
 
-    def finish(self) -> list[DuplicateFile]:
-        """Write the last file and return all files."""
+    def finish(self, shards: Mapping[str, str] | None = None) -> list[DuplicateFile]:
+        """Write the last file and return all files.
+
+        :param shards: the shards in which the requests with a temporary name are now.
+        """
         if self._rows:
             self._write()
-        return self._files
+        shards = shards or {}
+        files = []
+        for file, segments in self._files:
+            final_segments = [
+                Segment(shards.get(segment.shard, segment.shard), segment.offset, segment.rows) for segment in segments
+            ]
+            data = msgspec.json.encode(final_segments)
+            self._folder.create(file.segments, data)
+            files.append(msgspec.structs.replace(file, segments_sha256=hashlib.sha256(data).hexdigest()))
+        return files
 
     def _write(self) -> None:
         name = f"{self._prefix}/duplicates-{len(self._files) + 1:04d}"
@@ -139,17 +155,8 @@ class DuplicateWriter:
                 file.write(data)
                 digest.update(data)
                 offset += len(data)
-        data = msgspec.json.encode(segments)
-        self._folder.create(f"{name}.segments.json", data)
-        self._files.append(
-            DuplicateFile(
-                f"{name}.jsonl",
-                f"{name}.segments.json",
-                self._rows,
-                sha256=digest.hexdigest(),
-                segments_sha256=hashlib.sha256(data).hexdigest(),
-            )
-        )
+        file_entry = DuplicateFile(f"{name}.jsonl", f"{name}.segments.json", self._rows, sha256=digest.hexdigest())
+        self._files.append((file_entry, segments))
         self._lines, self._rows, self._bytes = {}, 0, 0
 
 
@@ -186,7 +193,7 @@ class DuplicateReader:
         return bool(self._segments)
 
     def rows_of(self, shard: str) -> Iterator[RowIndex]:
-        """Yield the duplicates of a shard's rows, in the order of the query.
+        """Yield the duplicates of a shard's rows.
 
         :raises StagingError: if a file is not the one that was sealed, before any of its rows is yielded.
         """

@@ -5,9 +5,10 @@ The worker renders each row of the query to a request. A sealer takes it in exac
 * `add_kept_row`: the row was already sent in a shard of an earlier generation, and stays there.
 * `add_if_duplicate`: another row of the job has an equal request, or an earlier job answered it. The row is written to
   a file of duplicates, under the name of the shard (or file of reused answers) that has its answer.
-* `add`: the request goes into the canary of its model while that has space, else into the open shard of its model. If
-  it would push that shard over a limit, the shard is closed and a new one started. A request that exceeds a limit on
-  its own is refused.
+* `add`: the request goes into the open shard of its model. If it would push that shard over a limit, the shard is
+  closed and a new one started. A request that exceeds a limit on its own is refused. A few requests of each model, from
+  all over the query, go into its canary instead (`core.sealing.canary_rows`). Until the end they are candidates in
+  memory: one that is displaced by a later row goes into the open shard.
 
 `add_line` is for retries: it packs lines that were sealed before into new shards. `register` is for reuse: it announces
 a request before any row is added, so that an earlier answer to it can be looked up.
@@ -30,7 +31,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import chain
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 
@@ -45,6 +46,7 @@ from airflow_provider_batch.core.requests import endpoints
 from airflow_provider_batch.core.requests.answer_size import expected_bytes
 from airflow_provider_batch.core.requests.outline import Outline
 from airflow_provider_batch.core.requests.render import Request, escape_line_separators, request_line, request_sha256
+from airflow_provider_batch.core.sealing.canary_rows import CanaryRows, lot_of
 from airflow_provider_batch.core.sealing.deduplicate import DuplicateReader, DuplicateWriter, RequestIndex
 from airflow_provider_batch.core.sealing.reused_answers import read_reused_answers
 from airflow_provider_batch.core.sealing.unique import RepeatedIds, UniqueIds
@@ -54,6 +56,8 @@ from airflow_provider_batch.exceptions import CustomIdError, InputError, RowTooL
 MAX_MODELS = 100
 #: bytes that an open shard collects before it writes them
 BLOCK = 256 * 1024
+#: bytes from which the candidates for the canaries become fewer, down to one for each model
+CANDIDATE_BYTES = 32 * 1024 * 1024
 
 
 class _AbandonedError(Exception):
@@ -61,6 +65,8 @@ class _AbandonedError(Exception):
 
 
 _encoder = msgspec.json.Encoder()
+#: takes the place of an attempt in the key of an open canary
+_CANARY = 0
 
 
 def _completed_future() -> Future[None]:
@@ -146,6 +152,17 @@ class _OpenShard:
         self._stack.__exit__(type(error), error, None)
 
 
+class _Candidate(NamedTuple):
+    """A request that is in the canary of its model, unless rows with a lower lot follow."""
+
+    #: temporary name, under which its duplicates are stored until it is in a shard
+    name: str
+    model: str
+    line: bytes
+    row: RowIndex
+    size: Size
+
+
 class Sealer:
     """Packs requests into shards in the order they arrive. Each model has its own series of shards."""
 
@@ -167,8 +184,8 @@ class Sealer:
 
         :param name_format: format of the names of shards; its argument is their number, from 1.
         :param deduplicate: whether to send only the first of several equal requests.
-        :param canary: number of requests of each model, the first ones, that go into a separate shard which is sent
-            synchronously; 0 for no canary.
+        :param canary: maximum number of requests of each model, from all over the query, that go into a separate shard
+            which is sent synchronously; 0 for no canary.
         :param learned_tokens: by model, the tokens a shard may have, as an earlier job learned from the provider.
             Unlike a limit that the author stated, it refuses no row: a row above it gets a shard of its own.
         :param input_factors: by model, reported divided by estimated input tokens. Shards are within the token limits
@@ -184,8 +201,10 @@ class Sealer:
         # Two threads, so that one shard is synced while the next one is written.
         self._pool = ThreadPoolExecutor(2, "seal")
         self._canary, self._canary_name_format = canary, canary_name_format
-        #: by model; None if its canary is full
-        self._canaries: dict[str, _OpenShard | None] = {}
+        self._canaries: dict[str, CanaryRows[_Candidate]] = {}
+        self._candidate_bytes = self._candidates = 0
+        #: by temporary name of a candidate: the shard into which it went
+        self._candidate_shards: dict[str, str] = {}
         self._ids = UniqueIds()
         self._started = 0
         self._deduplicate = deduplicate
@@ -261,11 +280,8 @@ class Sealer:
         self._check_request_size(size, row)
         self._ids.add(request.custom_id)
         self.several_inputs = self.several_inputs or request.inputs > 1
-        shard = self._add_to_canary(request.model, line, row, size) or self._add_to_shard(
-            request.model, line, row, size, attempt=1
-        )
-        if self._deduplicate:
-            self.request_index.assign(sha256, shard)
+        if not (self._canary and self._add_to_canary(request.model, line, row, size)):
+            self._assign(sha256, self._add_to_shard(request.model, line, row, size, attempt=1))
 
     def add_line(self, model: str, line: bytes, row: RowIndex, *, inputs: int, tokens: int, attempt: int) -> None:
         """Add a line that was already sealed before to the open shard of its model and attempt, or to a new one.
@@ -288,26 +304,57 @@ class Sealer:
             output_bytes=answer_bytes,
         )
 
-    def _add_to_canary(self, model: str, line: bytes, row: RowIndex, size: Size) -> str | None:
-        """Add a line to the canary of its model and return the shard's name, or None if there is no space."""
-        if not self._canary:
-            return None
-        if model not in self._canaries:
+    def _assign(self, sha256: str, shard: str) -> None:
+        """Record where the request is, for its duplicates."""
+        if self._deduplicate:
+            self.request_index.assign(sha256, shard)
+
+    def _add_to_canary(self, model: str, line: bytes, row: RowIndex, size: Size) -> bool:
+        """Make a line a candidate for the canary of its model; return False if it is none.
+
+        The candidate that it displaces goes into a shard.
+        """
+        canary = self._canaries.get(model)
+        if canary is None:
             if len(self._canaries) >= MAX_MODELS:
                 raise _too_many_models()
-            name = self._canary_name_format.format(len(self._canaries) + 1)
-            self._canaries[model] = _OpenShard(
-                self._folder, name, model, self._prefix, 1, self._pool, lane=Lane.STANDARD
-            )
-        shard = self._canaries[model]
-        if shard is None:
-            return None
-        shard.add(line, row, shard.size + size)
-        self.requests += 1
-        if shard.size.requests == self._canary:
-            self._close(shard)
-            self._canaries[model] = None
-        return shard.name
+            canary = self._canaries[model] = CanaryRows(self._canary)
+        lot = lot_of(row.sha256, row.custom_id)
+        if not canary.admits(lot):
+            return False
+        self._candidates += 1
+        candidate = _Candidate(f"candidate-{self._candidates}", model, line, row, size)
+        self._assign(row.sha256, candidate.name)
+        self._candidate_bytes += size.bytes
+        displaced = canary.add(lot, candidate)
+        if displaced is not None:
+            self._displace(displaced)
+        while self._candidate_bytes > CANDIDATE_BYTES and len(canary) > 1:
+            self._displace(canary.shrink())
+        return True
+
+    def _displace(self, candidate: _Candidate) -> None:
+        """Put a candidate that is not in the canary into a shard."""
+        shard = self._add_to_shard(candidate.model, candidate.line, candidate.row, candidate.size, attempt=1)
+        self._assign(candidate.row.sha256, shard)
+        self._candidate_shards[candidate.name] = shard
+        self._candidate_bytes -= candidate.size.bytes
+
+    def _seal_canaries(self) -> None:
+        """Write the canary of each model, and put the candidates that are too many into shards."""
+        chosen: dict[str, list[_Candidate]] = {}
+        for model, canary in self._canaries.items():
+            chosen[model], others = canary.finish()
+            for candidate in others:
+                self._displace(candidate)
+        for number, (model, candidates) in enumerate(chosen.items(), start=1):
+            name = self._canary_name_format.format(number)
+            shard = _OpenShard(self._folder, name, model, self._prefix, 1, self._pool, lane=Lane.STANDARD)
+            self._open[(model, _CANARY)] = shard
+            for candidate in candidates:
+                shard.add(candidate.line, candidate.row, shard.size + candidate.size)
+                self._candidate_shards[candidate.name] = name
+            self.requests += len(candidates)
 
     def _add_to_shard(self, model: str, line: bytes, row: RowIndex, size: Size, *, attempt: int) -> str:
         """Add a line to a shard and return the shard's name."""
@@ -350,15 +397,15 @@ class Sealer:
         :raises CustomIdError: if custom_ids are not unique; the message names them and their rows.
         :raises EqualDigestsError: if two different requests were mistaken for each other by chance.
         """
-        for open_shard in self._open_shards():
+        self._seal_canaries()
+        for open_shard in self._open.values():
             self._close(open_shard)
         self._close(None)
-        self._canaries.clear()
         self._open.clear()
         self._pool.shutdown()
         self._closed.sort(key=lambda shard: shard.name)
         self.request_index = RequestIndex()
-        self.duplicate_files = self._duplicates.finish()
+        self.duplicate_files = self._duplicates.finish(self._candidate_shards)
         duplicates = DuplicateReader(self._folder, self.duplicate_files)
         self.kept_rows = DuplicateReader(self._folder, self._kept_rows.finish())
         repeated_ids = self._ids.find_repeated(lambda: self._read_ids(duplicates))
@@ -375,11 +422,8 @@ class Sealer:
     def abandon(self) -> None:
         """Close the files of a build that will not be sealed. Does nothing after `finish`."""
         self._pool.shutdown()
-        for shard in self._open_shards():
+        for shard in self._open.values():
             shard.abandon()
-
-    def _open_shards(self) -> list[_OpenShard]:
-        return [*filter(None, self._canaries.values()), *self._open.values()]
 
     def _read_index(self, shard: Shard) -> Iterator[RowIndex]:
         return read_entries(self._folder, shard.index_file, shard.index_sha256, RowIndex)

@@ -7,6 +7,7 @@ from collections import Counter
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +23,7 @@ from airflow_provider_batch.core.pricing.prices import Prices, Usage
 from airflow_provider_batch.core.pricing.spread import input_range, output_range
 from airflow_provider_batch.core.provider.lane import Lane
 from airflow_provider_batch.core.provider.limits import Limits
+from airflow_provider_batch.core.sealing.canary_rows import canary_size, lot_of
 from airflow_provider_batch.core.sealing.deduplicate import DuplicateReader
 from airflow_provider_batch.core.sealing.sealer import MAX_MODELS, Sealer
 from airflow_provider_batch.exceptions import CustomIdError, InputError
@@ -39,29 +41,42 @@ TOO_LONG = ("context_length_exceeded", "This model's maximum context length is 1
     canary=st.integers(0, 4),
     deduplicate=st.booleans(),
 )
-def test_the_first_requests_of_each_model_are_sealed_separately_and_every_row_once(
+def test_the_canary_of_each_model_is_sealed_separately_and_every_row_once(
     rows: list[tuple[str, int]], canary: int, deduplicate: bool
 ) -> None:
     with temporary_folder() as folder:
         sealer = Sealer(folder, "g001/b", CHAT, Limits(requests=5), deduplicate=deduplicate, canary=canary)
-        ids_by_model: dict[str, list[str]] = {model: [] for model in MODELS}
+        lots_by_model: dict[str, list[tuple[int, str]]] = {}
         for number, (model, text) in enumerate(rows, start=1):
             rendered_request = request(f"row-{number}", model=model, text=f"{text}")
             if not (deduplicate and sealer.add_if_duplicate(rendered_request, [], number)):
                 sealer.add(rendered_request, [], number, 1)
-                ids_by_model[model].append(rendered_request.custom_id)
+                lot = lot_of(sealer.sha256(rendered_request), rendered_request.custom_id)
+                lots_by_model.setdefault(model, []).append((lot, rendered_request.custom_id))
         shards = sealer.finish()
         duplicates = DuplicateReader(folder, sealer.duplicate_files)
-        sent_ids = {shard: [row.custom_id for row in read_rows(folder, shard)] for shard in shards}
-        sealed_ids = [name for names in sent_ids.values() for name in names] + [
+        sent_rows = {shard: read_rows(folder, shard) for shard in shards}
+        sealed_ids = [row.custom_id for shard_rows in sent_rows.values() for row in shard_rows] + [
             row.custom_id for row in duplicates.all_rows()
         ]
+        shard_of_request = {row.sha256: shard.name for shard, shard_rows in sent_rows.items() for row in shard_rows}
+        for shard in shards:
+            assert {shard_of_request[row.sha256] for row in duplicates.rows_of(shard.name)} <= {shard.name}
 
     assert Counter(sealed_ids) == Counter(f"row-{number}" for number in range(1, len(rows) + 1))
-    canary_ids = {shard.model: names for shard, names in sent_ids.items() if shard.synchronous}
-    assert canary_ids == {model: names[:canary] for model, names in ids_by_model.items() if names[:canary]}
+    canary_ids = {
+        shard.model: {row.custom_id for row in shard_rows}
+        for shard, shard_rows in sent_rows.items()
+        if shard.synchronous
+    }
+    assert canary_ids == {
+        model: {custom_id for _, custom_id in sorted(lots)[: canary_size(canary, len(lots))]}
+        for model, lots in lots_by_model.items()
+        if canary
+    }
     assert sealer.requests == sum(shard.requests for shard in shards)
     assert all(shard.name.startswith("c") == shard.synchronous for shard in shards)
+    assert all(shard.requests <= 5 for shard in shards)
 
 
 def test_a_custom_id_in_the_canary_and_in_another_shard_is_found(tmp_path: Any) -> None:
@@ -111,10 +126,14 @@ def answer_line(custom_id: str, *, usage: Any = (10, 64), refusal: Any = None, f
 
 def verdict_on(folder: LocalFolder, answers: list[bytes], *, remaining: int = 8, **manifest: Any) -> CanaryResult:
     """Return the result of a canary with these answers, for `remaining` further requests of 100 input tokens each."""
-    sealer = Sealer(folder, "g001/b", CHAT, Limits(), canary=len(answers))
-    for number in range(len(answers) + remaining):
-        sealer.add(request(f"row-{number}", text=f"{number}"), [], number + 1, 100)
-    shards: list[Shard] = sealer.finish()
+    shards: list[Shard] = []
+    numbers = range(len(answers) + remaining)
+    for prefix, part in (("c", numbers[: len(answers)]), ("s", numbers[len(answers) :])):
+        sealer = Sealer(folder, f"g001/{prefix}", CHAT, Limits(), name_format=prefix + "{:04d}")
+        for number in part:
+            sealer.add(request(f"row-{number}", text=f"{number}"), [], number + 1, 100)
+        shards += sealer.finish()
+    shards[0] = msgspec.structs.replace(shards[0], lane=Lane.STANDARD)
     estimate = Estimate(100 * (len(answers) + remaining), 100, 10_000, 1.0, 2.0)
     reported = [tokens for tokens in map(_input_tokens, answers) if tokens]
     settled = settle(folder, shards[0], answers, input_tokens=sum(reported), estimated_input_tokens=100 * len(reported))

@@ -44,7 +44,7 @@ def test_the_range_follows_the_documented_formula() -> None:
     sample = OutputSample.of([50, 150])
     variance = (3 * 1 + 0.5) / 4
     error = 2.7294 * sqrt(variance * (1 / 2 + 1 / 1_000))
-    share = 1 - 0.1 ** (1 / 7)
+    share = 1 - 0.1 ** (1 / 6)
     share += sqrt(share * (1 - share) / 1_000)
     low, high = output_range(sample, 1_000)
     assert low == pytest.approx(100 * exp(-error), rel=1e-3)
