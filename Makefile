@@ -2,7 +2,7 @@
 
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
-HOME_DIR ?= .demo
+HOME_DIR ?= $(if $(filter-out 0,$(LIVE)),.demo/live,.demo)
 PORT ?= 8080
 ARGS ?=
 
@@ -29,7 +29,7 @@ setup: $(STAMP) ## create the virtual environment .venv with pinned packages
 demo: $(STAMP) ## label 340 support tickets on real Airflow, offline; LIVE=1 uses the real API and OPENAI_API_KEY
 	@$(BIN)/airflow-batch demo --home $(HOME_DIR) $(if $(filter-out 0,$(LIVE)),--live) $(ARGS)
 
-airflow: $(STAMP) ## start a full Airflow with the same DAGs, until Ctrl-C; PORT=8080, LIVE=1
+airflow: $(STAMP) ## start a full Airflow with the same DAGs, until Ctrl-C; PORT=8080; LIVE=1 says first what may be spent
 	@$(BIN)/airflow-batch demo --airflow --port $(PORT) --home $(HOME_DIR) $(if $(filter-out 0,$(LIVE)),--live) $(ARGS)
 
 test: $(PEERS) ## run the tests; ARGS="-k word" selects some, ARGS=-n0 runs them one at a time

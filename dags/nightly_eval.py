@@ -7,10 +7,10 @@ UTC. Grading is free: to grade a run again, for example after fixing a case, cle
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import timedelta
 from typing import Any, Literal
 
-from airflow.sdk import DAG, Param, task, task_group
+from airflow.sdk import DAG, CronTriggerTimetable, Param, task, task_group
 from pydantic import BaseModel
 
 from airflow_provider_batch.operators.evals import (
@@ -34,9 +34,12 @@ class Verdict(BaseModel):
 
 with DAG(
     "nightly_eval",
-    schedule="0 2 * * *",
-    start_date=datetime(2026, 1, 1),
+    # Without a start date and with this `run_immediately`, unpausing the DAG does not run last night's evaluation at
+    # once.
+    schedule=CronTriggerTimetable("0 2 * * *", timezone="UTC", run_immediately=timedelta(0)),
     catchup=False,
+    # It spends money every night, so a person has to start it.
+    is_paused_upon_creation=True,
     max_active_runs=1,
     doc_md=__doc__,
     params={

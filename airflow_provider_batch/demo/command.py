@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from airflow_provider_batch.demo import companies, documents, eval_cases, report, standalone, tickets
+from airflow_provider_batch.demo import companies, documents, eval_cases, report, spending, standalone, tickets
 from airflow_provider_batch.demo.home import DemoError, Home, Provider, dags_folder
 from airflow_provider_batch.demo.story import Story
 from airflow_provider_batch.local.process import LocalServer, ServerStartError
@@ -32,7 +32,9 @@ _POLL_LOCAL, _POLL_LIVE = 1.0, 20.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `airflow-batch demo`."""
     parser.add_argument(
-        "--home", type=Path, default=Path(".demo"), help="folder for all files of the demo (default: .demo)"
+        "--home",
+        type=Path,
+        help="folder for all files of the demo (default: .demo, or .demo/live with --live)",
     )
     parser.add_argument(
         "--live", action="store_true", help="use the real API with the key in OPENAI_API_KEY; this costs money"
@@ -64,8 +66,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _demo(console: Console, arguments: argparse.Namespace) -> int:
-    home = Home(arguments.home.absolute())
     live: bool = arguments.live
+    # the live demo has a folder of its own, so that it never continues runs that were started offline
+    home = Home((arguments.home or Path(".demo/live" if live else ".demo")).absolute())
     story = Story(console)
     key = os.environ.get("OPENAI_API_KEY", "")
     if live and not key:
@@ -80,7 +83,11 @@ def _demo(console: Console, arguments: argparse.Namespace) -> int:
         story.step("Airflow's database is ready")
         _seed(home, story, live=live)
         if arguments.airflow:
-            return standalone.serve(story, home, environment, port=arguments.port)
+            return standalone.serve(story, home, environment, port=arguments.port, live=live)
+        if live:
+            ceilings = {ceiling.dag_id: ceiling for ceiling in spending.read_ceilings(home, environment)}
+            ceiling = ceilings["label_tickets"].text
+            story.step(f"[bold]label_tickets runs once and may spend up to {ceiling}[/]. Press Ctrl-C to stop")
         story.step("[bold]airflow dags test label_tickets[/] runs the tasks submit, wait and land")
         run_id = story.run(
             "label_tickets",

@@ -25,6 +25,7 @@ import psutil
 
 from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.demo.home import DemoError, Home
+from airflow_provider_batch.demo.spending import ceilings_table, describe_total, read_ceilings
 from airflow_provider_batch.demo.story import Story
 
 #: how long all components may take to become healthy, in seconds
@@ -40,9 +41,10 @@ class Standalone:
     :param environment: the environment that `Home.environment` returns.
     :param log: file to append the output of Airflow to.
     :param port: port of the API server and its UI, on loopback.
+    :param paused: whether DAGs that Airflow does not know yet start paused.
     """
 
-    def __init__(self, environment: Mapping[str, str], log: Path, *, port: int) -> None:
+    def __init__(self, environment: Mapping[str, str], log: Path, *, port: int, paused: bool = False) -> None:
         self.log = log
         self.url = f"http://127.0.0.1:{port}"
         self._port = port
@@ -54,7 +56,7 @@ class Standalone:
             "AIRFLOW__API__PORT": str(port),
             "AIRFLOW__API__BASE_URL": self.url,
             "AIRFLOW__API__WORKERS": "1",
-            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": str(paused),
             "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
             "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
         }
@@ -157,11 +159,18 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def serve(story: Story, home: Home, environment: Mapping[str, str], *, port: int) -> int:
-    """Run Airflow until Ctrl-C, print its address and password, and return the exit code."""
+def serve(story: Story, home: Home, environment: Mapping[str, str], *, port: int, live: bool) -> int:
+    """Run Airflow until Ctrl-C, print its address and password, and return the exit code.
+
+    If it is live, print what may be spent before anything starts. No DAG runs before a person triggers or unpauses it.
+    """
     previous_handler = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        with Standalone(environment, home.log, port=port) as airflow:
+        if live:
+            ceilings = read_ceilings(home, environment)
+            story.console.print(ceilings_table(ceilings))
+            story.step(f"[bold]{describe_total(ceilings)}[/]")
+        with Standalone(environment, home.log, port=port, paused=live) as airflow:
             try:
                 story.step("starting Airflow: scheduler, triggerer, DAG processor and API server (about a minute)")
                 airflow.await_healthy()
