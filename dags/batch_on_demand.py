@@ -178,10 +178,7 @@ with DAG(
         if landing:
             outcomes = ", ".join(f"{count:,} {outcome}" for outcome, count in landing["outcomes"].items()) or "no rows"
             summary = f"Landed in {landing['table']}: {outcomes}. "
-            low, high = landing["estimate"]["low_usd"], landing["estimate"]["high_usd"]
-            if landing["cost_usd"] is None or low is None:
-                return summary + "The cost is unknown because no price is known for the model."
-            return summary + f"The cost was ${float(landing['cost_usd']):.4f} (estimate: ${low:.4f} to ${high:.4f})."
+            return summary + f"The cost was {landing['cost']}."
         if params["preview_only"]:
             return "Preview only: nothing was sent, and nothing is billed."
         return "Rejected: nothing was sent, and nothing is billed."

@@ -3,28 +3,54 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
+
+#: an amount of US dollars, possibly as text; None if it is unknown
+Amount = float | Decimal | str | None
+
+_SMALLEST = Decimal("0.0001")
+_CENT = Decimal("0.01")
+#: from this amount on, a range shows cents only
+_COARSE = Decimal("0.1")
 
 
-def format_usd(amount: float | Decimal) -> str:
-    """Return an amount of US dollars as in "$1,234.56", "$0.0234" or "less than $0.0001".
+def format_usd(amount: Amount) -> str:
+    """Return an amount of US dollars as in "$1,234.56", "$0.0234", "less than $0.0001" or "unknown".
 
-    Amounts below one dollar show up to four decimal places.
+    Amounts below one dollar show up to four decimal places, so that an amount that is not 0 never reads as 0.
     """
-    if amount < 0:
-        return f"-{format_usd(-amount)}"
-    if amount >= 1 or amount == 0:
-        return f"${amount:,.2f}"
-    if amount < Decimal("0.0001"):
-        return "less than $0.0001"
-    text = f"{amount:,.4f}"
+    value = _decimal(amount)
+    if value is None:
+        return "unknown"
+    if value < 0:
+        text = format_usd(-value)
+        return f"-{text}" if text.startswith("$") else f"{text} below zero"
+    if value >= 1 or value == 0:
+        return f"${abs(value):,.2f}"
+    if value < _SMALLEST:
+        return f"less than ${_SMALLEST}"
+    text = f"{value:,.4f}"
     return f"${text.removesuffix('0').removesuffix('0')}"
 
 
-def format_usd_range(low: float | Decimal, high: float | Decimal) -> str:
-    """Return a range of US dollars as in "$0.02 to $1.50", or a single amount if both ends look the same."""
+def format_usd_range(low: Amount, high: Amount) -> str:
+    """Return a range of US dollars as in "$0.21 to $0.43", or a single amount if both ends look the same.
+
+    It is "unknown" if one of its ends is.
+    """
+    low, high = _decimal(low), _decimal(high)
+    if low is None or high is None:
+        return "unknown"
+    if low >= _COARSE:
+        low, high = (end if end >= 1 else end.quantize(_CENT, ROUND_HALF_UP) for end in (low, high))
     ends = format_usd(low), format_usd(high)
     return ends[0] if ends[0] == ends[1] else " to ".join(ends)
+
+
+def _decimal(amount: Amount) -> Decimal | None:
+    """Return an amount as a number, or None if it is unknown: None, infinite, or not a number."""
+    value = None if amount is None else Decimal(str(amount))
+    return value if value is not None and value.is_finite() else None
 
 
 def format_count(count: int, noun: str, plural: str | None = None) -> str:

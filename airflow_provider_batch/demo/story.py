@@ -89,8 +89,7 @@ class Story:
                 state = event["state"]
                 self.step(f"[bold]{event['task']}[/] {_STATES.get(state, state)}")
             case "canary":
-                has_estimate = event["low_usd"] is not None
-                estimate = format_usd_range(event["low_usd"], event["high_usd"]) if has_estimate else "unknown"
+                estimate = format_usd_range(event["low_usd"], event["high_usd"])
                 requests = format_count(event["requests"], "request")
                 self.step(f"     canary: {requests} sent synchronously; the estimate is now {estimate}")
             case "batch":

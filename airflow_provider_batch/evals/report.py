@@ -270,10 +270,6 @@ def _shares(value: Accuracy | None) -> Sequence[float]:
     return value.share, value.low, value.high
 
 
-def _usd(value: float | None) -> str:
-    return "unknown cost" if value is None else format_usd(value)
-
-
 def _estimate(value: tuple[float, float] | None) -> str:
     return "–" if value is None else format_usd_range(*value)
 
@@ -317,7 +313,7 @@ _environment.filters.update(
     score=lambda value: f"{value:.2f}".rstrip("0").rstrip("."),
     time=_time,
     truncate_text=_truncate_text,
-    usd=_usd,
+    usd=format_usd,
     verdict=lambda value: {"no_history": "no history", "same": "no change"}.get(value, value),
 )
 _template = _environment.from_string(_asset("report.html"))

@@ -7,7 +7,6 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -91,6 +90,7 @@ class BatchResultsOperator(BaseOperator):
     * `estimate`, with the `low_usd` and `high_usd` that were expected before the job ran, as in the reference
     * `cost_usd`, and `standard_cost_usd`, the cost of the same answers without the Batch API: US dollars as text, or
       None if the price or the tokens of an answer are unknown
+    * `cost`, the cost and the estimate as text for people, such as "$0.12 (estimate: $0.10 to $0.21)"
     * `retried`, the number of requests in attempts after the first, and `retried_cost_usd`, the part of `cost_usd` that
       was spent on them
     * `paid_twice`, the number of requests that were answered in two batches of the same attempt
@@ -317,13 +317,13 @@ class BatchResultsOperator(BaseOperator):
             format_count(summary.requests, "row"),
             record.location,
             f": {outcomes}" if outcomes else "",
-            _format_cost(record.cost_usd),
+            format_usd(record.cost_usd),
         )
         if record.lowest_cost_usd != record.cost_usd:
             self.log.info(
                 "The cost counts cached input at the full batch price, because no source says whether batches have a "
                 "discount for it (docs/prices.md). With the discount, it is %s.",
-                _format_cost(record.lowest_cost_usd),
+                format_usd(record.lowest_cost_usd),
             )
         if record.without_usage:
             self.log.warning(
@@ -340,7 +340,7 @@ class BatchResultsOperator(BaseOperator):
             self.log.info(
                 "Retried %s. The cost of these attempts, which is part of the total, is %s.",
                 format_count(record.retried, "request"),
-                _format_cost(record.retried_cost_usd),
+                format_usd(record.retried_cost_usd),
             )
         for reason in record.reasons:
             self.log.warning(
@@ -369,10 +369,6 @@ def _check_sink(sink: Any) -> Any:
     if sink is not None and not is_path and not callable(sink):
         raise argument_error("sink", "a class, a function or an import path such as 'package.module:Sink'", sink)
     return sink
-
-
-def _format_cost(cost_usd: str | None) -> str:
-    return "unknown" if cost_usd is None else format_usd(Decimal(cost_usd))
 
 
 def _count_rows(rows: Iterable[tuple[Any, ...]]) -> int:

@@ -9,13 +9,12 @@ from __future__ import annotations
 import base64
 import hashlib
 from datetime import datetime
-from decimal import Decimal
 from importlib import resources
 
 import jinja2
 import jinja2.runtime
 
-from airflow_provider_batch.core.formatting import format_time, format_usd
+from airflow_provider_batch.core.formatting import format_time, format_usd, format_usd_range
 from airflow_provider_batch.core.lifecycle.summary import JobSummary
 
 #: maximum lengths of the lists; the page says how many entries are left out
@@ -40,17 +39,14 @@ HEADERS = {
 }
 
 
-def _format_usd(amount: str | float | None) -> str:
-    return "unknown" if amount is None else format_usd(Decimal(amount))
-
-
 @jinja2.pass_context
 def _format_time(context: jinja2.runtime.Context, time: datetime | None) -> str:
     return "–" if time is None else format_time(time, context["now"])
 
 
 _environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-_environment.filters.update(usd=_format_usd, time=_format_time, number=lambda count: f"{count:,}")
+_environment.filters.update(usd=format_usd, time=_format_time, number=lambda count: f"{count:,}")
+_environment.globals["usd_range"] = format_usd_range
 _template = _environment.from_string(_asset("page.html"))
 
 

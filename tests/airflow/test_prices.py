@@ -97,4 +97,4 @@ def test_a_job_is_estimated_and_lands_with_the_price_of_its_connection(
     landing = result.return_values["land"]
     assert Decimal(landing["cost_usd"]) == Decimal(landing["tokens"]["input"]) / 1000 > 0
     estimate = result.return_values["submit"]["estimate"]
-    assert estimate["low_usd"] == pytest.approx(estimate["input_tokens"] / 1000)
+    assert estimate["low_usd"] <= estimate["input_tokens"] / 1000 <= estimate["high_usd"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from decimal import Decimal
 
 from airflow_provider_batch.core.formatting import format_count, format_time, format_usd, format_usd_range
 from airflow_provider_batch.core.lifecycle.summary import JobSummary, ShardSummary
@@ -18,7 +17,7 @@ def format_list(jobs: Sequence[JobSummary], now: datetime) -> Iterator[str]:
     for job in jobs:
         index = f"[{job.map_index}]" if job.map_index >= 0 else ""
         yield f"{job.job_uid[:8]}  {job.dag_id}  {job.task_id}{index}  {job.run_id}"
-        cost = f"; cost {_format_cost(job.cost_usd)}" if job.cost_usd is not None else ""
+        cost = f"; cost {format_usd(job.cost_usd)}" if job.cost_usd is not None else ""
         yield (
             f"          sealed {format_time(job.sealed_at, now)}; {format_count(job.requests, 'row')}, "
             f"{format_count(job.batches, 'batch', 'batches')}; {job.state}; {_format_outcomes(job.outcomes)}{cost}"
@@ -43,7 +42,7 @@ def format_job(job: JobSummary, now: datetime) -> Iterator[str]:
         ("sealed", format_time(job.sealed_at, now)),
         ("last event", format_time(job.last_at, now)),
         ("deadline", format_time(job.deadline, now) if job.deadline else "not set yet; it is set when the wait starts"),
-        ("estimate", _format_estimate(job.estimate.low_usd, job.estimate.high_usd)),
+        ("estimate", format_usd_range(job.estimate.low_usd, job.estimate.high_usd)),
         ("folder", job.folder),
     )
     if job.landed:
@@ -51,7 +50,7 @@ def format_job(job: JobSummary, now: datetime) -> Iterator[str]:
             (
                 "landed",
                 f"in {job.landed.location} at {format_time(job.landed.time, now)}, landing {job.landed.number}; cost "
-                f"{_format_cost(job.landed.cost_usd)}",
+                f"{format_usd(job.landed.cost_usd)}",
             )
         )
         for reason in job.landed.reasons:
@@ -87,11 +86,3 @@ def _format_fields(*fields: tuple[str, str]) -> Iterator[str]:
 
 def _format_outcomes(outcomes: dict[str, int]) -> str:
     return ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.items()) or "no rows"
-
-
-def _format_cost(cost_usd: str | None) -> str:
-    return "unknown" if cost_usd is None else format_usd(Decimal(cost_usd))
-
-
-def _format_estimate(low: float | None, high: float | None) -> str:
-    return "unknown" if low is None or high is None else format_usd_range(low, high)

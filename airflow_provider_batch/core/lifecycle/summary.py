@@ -10,6 +10,7 @@ from datetime import datetime
 
 import msgspec
 
+from airflow_provider_batch.core.formatting import format_usd, format_usd_range
 from airflow_provider_batch.core.ledger.job import Estimate, Manifest, Reference, sources_of
 from airflow_provider_batch.core.ledger.ledger import Ledger, earlier_lineages
 from airflow_provider_batch.core.ledger.records import Landed, Reason
@@ -165,6 +166,8 @@ class LandingResult(msgspec.Struct, frozen=True, omit_defaults=True):
     outcomes: dict[str, int]
     tokens: dict[str, int]
     estimate: Estimate
+    #: cost and estimate as text for people
+    cost: str
     cost_usd: str | None
     standard_cost_usd: str | None
     retried: int
@@ -279,6 +282,7 @@ def wait_result(summary: JobSummary) -> WaitResult:
 
 def landing_result(summary: JobSummary, landed: Landed) -> LandingResult:
     """Return the value that the results operator returns for a landing of the job."""
+    estimate = format_usd_range(summary.estimate.low_usd, summary.estimate.high_usd)
     return LandingResult(
         job_uid=summary.job_uid,
         table=landed.table,
@@ -289,6 +293,7 @@ def landing_result(summary: JobSummary, landed: Landed) -> LandingResult:
         outcomes=landed.outcomes,
         tokens=landed.tokens,
         estimate=summary.estimate,
+        cost=f"{format_usd(landed.cost_usd)} (estimate: {estimate})",
         cost_usd=landed.cost_usd,
         standard_cost_usd=landed.standard_cost_usd,
         retried=landed.retried,

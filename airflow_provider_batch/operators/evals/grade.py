@@ -207,7 +207,7 @@ class EvalGradeOperator(BaseOperator):
             100 * summary.low,
             100 * summary.high,
             format_count(summary.cases, "case"),
-            "unknown" if summary.cost_usd is None else format_usd(summary.cost_usd),
+            format_usd(summary.cost_usd),
         )
         if summary.unanswered:
             self.log.warning(
