@@ -266,7 +266,7 @@ def find_flex_models(manifest: Manifest, hook: BatchHook) -> frozenset[str]:
     """Return the models of a job whose requests can be sent on flex: the model, its server and the endpoint have it."""
     if manifest.endpoint not in FLEX_ENDPOINTS or not hook.has_flex:
         return frozenset()
-    prices = Prices(manifest.prices)
+    prices = Prices(manifest.prices, manifest.price_list)
     return frozenset(model for model in {shard.model for shard in manifest.shards} if prices.has_flex(model))
 
 
