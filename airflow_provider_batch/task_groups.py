@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from airflow.sdk import BaseOperator, task_group
+from airflow.sdk import BaseOperator, XComArg, task_group
 from airflow.sdk.definitions.taskgroup import MappedTaskGroup, TaskGroup
 from airflow.sdk.definitions.xcom_arg import PlainXComArg
 
@@ -24,6 +24,9 @@ _TASKS: Mapping[str, type[BaseOperator]] = {
     "wait": BatchSensor,
     "land": BatchResultsOperator,
 }
+
+#: arguments of the group's own
+_GROUP_ARGUMENTS = frozenset({"results_conn_id", "outlets", "approve_above_usd", "approvers"})
 
 #: arguments that can keep the rows of mapped jobs apart in a results table that they share
 _DISTINGUISHING_ARGUMENTS = ("sql", "parameters", "custom_id", "results_conn_id", "table", "key")
@@ -54,7 +57,15 @@ def batch_job(**arguments: Any) -> Any:
 
     Takes the arguments of `BatchSubmitOperator`, `BatchSensor` and `BatchResultsOperator`, except those that every
     Airflow task has. Rows are read from `warehouse_conn_id`, and answers land there too, unless `results_conn_id` is
-    given. `outlets` are passed to the landing. Pass arguments that every Airflow task has to all three tasks with
+    given. `outlets` are passed to the landing.
+
+    With `approve_above_usd`, the group is submit >> approve >> wait >> land. Submit sends only the canary, and then a
+    person approves the job under *Required Actions* if it may cost more than this amount in US dollars, or if its price
+    is unknown. The request for approval shows the answers of the canary and the estimate that follows from them. After
+    a rejection, or three days without a response, nothing else is sent, and wait and land are skipped. `approvers` are
+    the users who may approve, as `assigned_users` of `ApprovalOperator`; by default everyone who may edit the task.
+
+    Pass arguments that every Airflow task has to all three tasks with
     `batch_job.override(group_id="label", default_args={"retries": 2})(...)`.
 
     Returns the summary of the landing (see `BatchResultsOperator`), for use by downstream tasks. Tasks upstream of the
@@ -79,12 +90,32 @@ def batch_job(**arguments: Any) -> Any:
         task_arguments["land"]["warehouse_conn_id"] = results_conn_id
     if "outlets" in arguments:
         task_arguments["land"]["outlets"] = arguments["outlets"]
+    needs_approval = none_if_blank(arguments.get("approve_above_usd")) is not None
+    if needs_approval:
+        task_arguments["submit"].setdefault("stop_after_canary", True)
     submit = BatchSubmitOperator(task_id="submit", **task_arguments["submit"])
     wait = BatchSensor(task_id="wait", job=submit.output, **task_arguments["wait"])
     land = BatchResultsOperator(task_id="land", job=submit.output, **task_arguments["land"])
     _refuse_overwriting(land.task_group, arguments)
     submit >> wait >> land
+    if needs_approval:
+        submit >> _approve(submit, arguments) >> wait
     return _LandingOutput(operator=land)
+
+
+def _approve(submit: BatchSubmitOperator, arguments: Mapping[str, Any]) -> BaseOperator:
+    # imported here, because it takes a while and most jobs need no approval
+    from airflow_provider_batch.operators.approval import JobApprovalOperator
+
+    approval: BaseOperator = JobApprovalOperator(
+        task_id="approve",
+        subject="Send the other requests, and pay for them?",
+        body=XComArg(submit, key="preview_text"),
+        job=submit.output,
+        above_usd=arguments["approve_above_usd"],
+        assigned_users=arguments.get("approvers"),
+    )
+    return approval
 
 
 def _own_arguments(operator: type) -> set[str]:
@@ -94,7 +125,7 @@ def _own_arguments(operator: type) -> set[str]:
 
 
 def _refuse_unknown(arguments: Mapping[str, Any]) -> None:
-    argument_names = {"results_conn_id", "outlets"}.union(*(_own_arguments(operator) for operator in _TASKS.values()))
+    argument_names = _GROUP_ARGUMENTS.union(*(_own_arguments(operator) for operator in _TASKS.values()))
     for name in arguments:
         if name in argument_names:
             continue
@@ -110,7 +141,9 @@ def _refuse_runtime_values(arguments: Mapping[str, Any]) -> None:
 
     Airflow resolves template fields only. Any other argument would be used unresolved.
     """
-    template_fields = {"results_conn_id"}.union(*(operator.template_fields for operator in _TASKS.values()))
+    template_fields = {"results_conn_id", "approve_above_usd"}.union(
+        *(operator.template_fields for operator in _TASKS.values())
+    )
     for name, value in arguments.items():
         if name not in template_fields and name != "outlets" and is_runtime_value(value):
             raise InputError(

@@ -1,9 +1,9 @@
 """Send each row of a query to a model, without writing a DAG: press *Trigger* and fill in the form.
 
-The task `preview` reads all rows, renders all requests and estimates the cost. Its log shows the first requests.
-Nothing is billed before that. If the estimate may exceed your threshold, the task `approve` waits for a person: open it
-under *Required Actions*. If that person rejects, or nobody answers within three days, nothing is sent. The answers land
-in the table that you name, and the task `report` summarises the run.
+The task `submit` reads all rows, renders all requests and estimates the cost. It then sends two of them, which shows
+what the others will cost. If that may exceed your threshold, the task `approve` waits for a person: open it under
+*Required Actions* to see these requests with their answers. If that person rejects, or nobody answers within three
+days, nothing else is sent. The answers land in the table that you name, and the task `report` summarises the run.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import DAG, Param, task
 
-from airflow_provider_batch.operators.batch import BatchSubmitOperator
 from airflow_provider_batch.task_groups import batch_job
 
 SCHEMA = {
@@ -149,31 +147,24 @@ with DAG(
             minimum=0,
             maximum=10_000,
             section=COST,
-            description_md="If the high estimate is above this amount, or the price is unknown, a person has to "
-            "approve before anything is sent. 0: every run with a cost needs approval.",
+            description_md="If the high estimate is above this amount, or the price is unknown, a person sees the "
+            "answers to two requests and has to approve before the others are sent. 0: every run with a cost "
+            "needs approval.",
         ),
         "preview_only": Param(
             False,
             type="boolean",
             title="Preview only",
             section=COST,
-            description_md="Stop after showing the first requests and the estimate.",
+            description_md="Stop after showing the first requests and the estimate. Nothing is sent or billed.",
         ),
     },
 ) as dag:
     shared = ("warehouse_conn_id", "sql", "max_rows", "custom_id", "model", "endpoint", "system", "prompt")
     arguments: dict[str, Any] = {name: dag.param(name) for name in (*shared, "output_schema", "max_cost_usd")}
 
-    @task.branch
-    def decide(job: dict[str, Any], params: dict[str, Any]) -> str | None:
-        """Choose the next task: send the batch, wait for approval, or stop after the preview."""
-        if params["preview_only"]:
-            return None
-        highest = job["estimate"]["high_usd"]
-        return "approve" if highest is None or highest > params["approve_above_usd"] else "batch_job"
-
     @task(trigger_rule="none_failed")
-    def report(landing: dict[str, Any] | None, params: dict[str, Any]) -> str:
+    def report(landing: dict[str, Any] | None, job: dict[str, Any], params: dict[str, Any]) -> str:
         """Return a summary of the run in one or two sentences."""
         if landing:
             outcomes = ", ".join(f"{count:,} {outcome}" for outcome, count in landing["outcomes"].items()) or "no rows"
@@ -181,20 +172,19 @@ with DAG(
             return summary + f"The cost was {landing['cost']}."
         if params["preview_only"]:
             return "Preview only: nothing was sent, and nothing is billed."
-        return "Rejected: nothing was sent, and nothing is billed."
+        requests, cost = job["canary_requests"], job["canary_cost_usd"]
+        if not requests:
+            return "Rejected: nothing was sent, and nothing is billed."
+        spent = "an unknown amount" if cost is None else f"${cost:.4f}"
+        noun = "request was" if requests == 1 else "requests were"
+        return f"Rejected: only {requests:,} {noun} sent, to see their answers. That cost {spent}."
 
-    preview = BatchSubmitOperator(task_id="preview", preview=True, **arguments)
-    approve = ApprovalOperator(
-        task_id="approve",
-        subject="Send these requests, and pay for them?",
-        body="{{ ti.xcom_pull(task_ids='preview', key='preview_text') }}",
-        response_timeout=timedelta(days=3),
-        defaults="Reject",
+    landing = batch_job(
+        **arguments,
+        table=dag.param("table"),
+        preview=dag.param("preview_only"),
+        approve_above_usd=dag.param("approve_above_usd"),
+        deadline=timedelta(hours=30),
     )
-    landing = batch_job.override(default_args={"trigger_rule": "none_failed_min_one_success"})(
-        **arguments, table=dag.param("table"), deadline=timedelta(hours=30)
-    )
-    decision = decide(preview.output)  # type: ignore[arg-type,call-arg,misc]  # Airflow passes the value, and `params`
-    decision >> approve
-    [decision, approve] >> landing
-    report(landing)  # type: ignore[arg-type,call-arg,misc]  # as above
+    job = dag.get_task("batch_job.submit").output
+    report(landing, job)  # type: ignore[arg-type,call-arg,misc]  # Airflow passes the values, and `params`

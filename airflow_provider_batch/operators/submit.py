@@ -62,6 +62,7 @@ from airflow_provider_batch.warehouse.reused_table import ReusedTable
 from airflow_provider_batch.worker.airflow_arguments import refuse_unknown
 from airflow_provider_batch.worker.airflow_errors import airflow_failures, canary_error
 from airflow_provider_batch.worker.build import Plan
+from airflow_provider_batch.worker.canary_preview import read_canary
 from airflow_provider_batch.worker.generation import Sealing, Source, cancel_earlier, change_budget
 from airflow_provider_batch.worker.kill_switch import KillSwitch
 from airflow_provider_batch.worker.runner import Runner
@@ -97,6 +98,7 @@ _TEMPLATED: Mapping[str, Callable[[str, Any], Any]] = {
     "ignore_canary": parse_bool,
     "reuse_from": parse_table,
     "resubmit": parse_bool,
+    "stop_after_canary": parse_bool,
     "preview": parse_bool,
 }
 
@@ -194,6 +196,10 @@ class BatchSubmitOperator(BaseOperator):
     :param delete_remote_files: "after_collect" deletes the input and result files at the provider during landing, once
         their answers are in staging; files that cannot be deleted are logged and left alone. "never" leaves all files
         to the provider's own expiry.
+    :param stop_after_canary: seal the job and send its canary, but upload nothing. The task pushes the XComs `preview`
+        and `preview_text`, which show the answers of the canary next to their requests, and the estimate that follows
+        from them. `BatchSensor` sends the other requests, so put an `ApprovalOperator` before it, or let
+        `batch_job(approve_above_usd=…)` do that.
     :param preview: render, check and price the job and show its first requests, without sealing or sending anything.
         The task pushes two more XComs: `preview`, the first requests, and `preview_text`, Markdown with the counts,
         the estimate and these requests, for example for the body of an `ApprovalOperator`.
@@ -217,6 +223,7 @@ class BatchSubmitOperator(BaseOperator):
         "ignore_canary",
         "reuse_from",
         "resubmit",
+        "stop_after_canary",
         "preview",
         *ROW_ARGUMENTS,
     )
@@ -265,6 +272,7 @@ class BatchSubmitOperator(BaseOperator):
         resubmit: bool | str = False,
         retention: timedelta | str | None = None,
         delete_remote_files: str = DELETE_NEVER,
+        stop_after_canary: bool | str = False,
         preview: bool | str = False,
         on_empty: str = SUCCEED,
         **kwargs: Any,
@@ -300,6 +308,7 @@ class BatchSubmitOperator(BaseOperator):
         self.resubmit: Any = resubmit
         self.retention = parse_duration("retention", retention, needs_unit=True)
         self.delete_remote_files = parse_choice("delete_remote_files", delete_remote_files, DELETE_REMOTE_FILES)
+        self.stop_after_canary: Any = stop_after_canary
         self.preview: Any = preview
         self.on_empty = parse_choice("on_empty", on_empty, ON_EMPTY)
         self._kill_switch = KillSwitch()
@@ -386,10 +395,12 @@ class BatchSubmitOperator(BaseOperator):
             self._handle_no_rows()
         self._send(ledger, hook)
         ledger.add(Submitted(datetime.now(UTC)))
-        return reference_of(summarize(ledger))
+        if self.stop_after_canary:
+            self._show_canary(context, ledger)
+        return reference_of(summarize(ledger), ledger.state())
 
     def _send(self, ledger: Ledger, hook: BatchHook) -> None:
-        policy = Policy(max_attempts=1, restarted_at=datetime.now(UTC))
+        policy = Policy(max_attempts=1, stop_after_canary=self.stop_after_canary, restarted_at=datetime.now(UTC))
         runner = Runner(ledger, hook, policy, self.log, stopping=lambda: self._kill_switch.is_pulled)
         pause = runner.run({})
         if isinstance(pause, Void):
@@ -486,10 +497,19 @@ class BatchSubmitOperator(BaseOperator):
         for request in build.sample:
             self.log.info("Would send %s: %s", request["custom_id"], msgspec.json.encode(request["body"]).decode())
         self.log.info("This was a preview: nothing was sealed, uploaded or billed.")
-        context["ti"].xcom_push(key=PREVIEW_KEY, value=build.sample)
-        text = render_preview(build.manifest, build.sample, has_more_rows=build.has_more_rows)
-        context["ti"].xcom_push(key=PREVIEW_TEXT_KEY, value=text)
+        text = render_preview(build.manifest, build.sample)
+        self._push_preview(context, build.sample, text)
         return preview_reference(build.manifest)
+
+    def _show_canary(self, context: Context, ledger: Ledger) -> None:
+        """Push the requests and answers of the canary, for the person who decides about the other requests."""
+        state, requests = ledger.state(), read_canary(ledger)
+        self._push_preview(context, requests, render_preview(state.manifest, requests, state.estimate))
+        self.log.info("Stopped after the canary: nothing was uploaded. The wait sends the other requests.")
+
+    def _push_preview(self, context: Context, requests: list[dict[str, Any]], text: str) -> None:
+        context["ti"].xcom_push(key=PREVIEW_KEY, value=requests)
+        context["ti"].xcom_push(key=PREVIEW_TEXT_KEY, value=text)
 
     def _handle_no_rows(self) -> None:
         if self.on_empty == SKIP:

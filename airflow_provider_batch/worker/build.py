@@ -225,6 +225,7 @@ class _Builder:
             output_caps=self.estimator.caps(),
             earlier_outputs=plan.learned.outputs,
             generation=self._generation,
+            has_more_rows=self._has_more_rows,
             duplicates=sealer.duplicates,
             reused=sealer.reused,
             retention_days=plan.retention_days,

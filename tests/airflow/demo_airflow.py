@@ -46,12 +46,12 @@ def demo_airflow(path: Path, *dag_ids: str) -> Iterator[DemoAirflow]:
 
 def await_approval_request(run: Run) -> dict[str, Any]:
     """Wait until the task `approve` asks for a decision and its first worker has ended; return the details it shows."""
-    path = f"/api/v2/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/approve/-1/hitlDetails"
+    path = f"/api/v2/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/batch_job.approve/-1/hitlDetails"
 
     def find_details() -> dict[str, Any] | None:
         response = run.airflow.client.get(path)
         return None if response.status_code == 404 else dict(response.raise_for_status().json())
 
     details = wait_until("`approve` asks for a decision", find_details)
-    run.await_worker_end("approve")
+    run.await_worker_end("batch_job.approve")
     return details

@@ -50,13 +50,14 @@ class Instance:
     run_id: str = field(default_factory=lambda: f"manual__{uuid4()}")
     map_index: int = -1
     max_tries: int = 0
+    xcoms: dict[str, Any] = field(default_factory=dict)
 
     @property
     def ti_key(self) -> Instance:
         return self
 
     def xcom_push(self, key: str, value: Any) -> None:
-        json.dumps(value)
+        self.xcoms[key] = json.loads(json.dumps(value))
 
 
 def submit_job(instance: Instance, *, stopped: bool = False, **arguments: Any) -> dict[str, Any]:
@@ -159,6 +160,52 @@ def test_the_reference_contains_the_estimate_based_on_the_answers_to_the_canary(
     width = corrected["output_tokens_high"] / corrected["output_tokens_low"]
     assert width < initial["output_tokens_high"] / initial["output_tokens_low"]
     assert corrected["input_tokens"] != initial["input_tokens"]  # the server counts differently
+
+
+def test_with_stop_after_canary_only_the_canary_is_sent_and_its_answers_are_shown(
+    warehouse: Path, count_calls: Callable[[], dict[str, int]]
+) -> None:
+    instance = Instance()
+    reference = submit_job(instance, stop_after_canary=True, output_schema=SCHEMA)
+
+    assert count_calls() == {"synchronous": 2, "upload": 0, "create": 0}
+    assert reference["canary_requests"] == 2
+    assert reference["canary_cost_usd"] > 0
+    requests = instance.xcoms["preview"]
+    assert len({request["custom_id"] for request in requests}) == 2
+    assert {request["answer"]["outcome"] for request in requests} == {"succeeded"}
+    assert all(json.loads(request["answer"]["text"])["label"] for request in requests)
+    total = sum(request["answer"]["cost_usd"] for request in requests)
+    assert total == pytest.approx(reference["canary_cost_usd"])
+    text = instance.xcoms["preview_text"]
+    assert "2 requests were sent already, to see what comes back: 2 succeeded. That cost " in text
+    assert "Its answer: **succeeded**" in text
+
+    # another try shows the same answers, and sends nothing
+    assert submit_job(instance, stop_after_canary=True, output_schema=SCHEMA)["job_uid"] == reference["job_uid"]
+    assert instance.xcoms["preview"] == requests
+    assert count_calls() == {"synchronous": 0, "upload": 0, "create": 0}
+
+
+def test_with_stop_after_canary_and_no_canary_nothing_is_sent(
+    warehouse: Path, count_calls: Callable[[], dict[str, int]]
+) -> None:
+    instance = Instance()
+    reference = submit_job(instance, stop_after_canary="yes", canary=0)
+
+    assert count_calls() == {"synchronous": 0, "upload": 0, "create": 0}
+    assert (reference["canary_requests"], reference["canary_cost_usd"]) == (0, 0)
+    assert [request["custom_id"] for request in instance.xcoms["preview"]] == [f"T-{n}" for n in range(1, 6)]
+    assert "Its answer" not in instance.xcoms["preview_text"]
+
+
+def test_the_wait_sends_the_rest_of_a_job_that_stopped_after_its_canary(
+    warehouse: Path, count_calls: Callable[[], dict[str, int]]
+) -> None:
+    result = run_job(canary=..., stop_after_canary=True)
+
+    assert count_calls() == {"synchronous": 2, "upload": 1, "create": 1}
+    assert result.return_values["land"]["outcomes"] == {"succeeded": 5}
 
 
 def test_each_model_has_a_separate_canary(warehouse: Path, count_calls: Callable[[], dict[str, int]]) -> None:
@@ -474,7 +521,7 @@ def test_a_worker_that_is_being_stopped_sends_nothing_and_the_next_try_continues
     warehouse: Path, count_calls: Callable[[], dict[str, int]]
 ) -> None:
     instance = Instance()
-    with pytest.raises(StoppedError, match="2 of 2 requests of the canary"):
+    with pytest.raises(StoppedError, match="2 of 2 synchronous requests"):
         submit_job(instance, stopped=True)
     assert count_calls() == {"synchronous": 0, "upload": 0, "create": 0}
 

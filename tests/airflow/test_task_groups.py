@@ -201,3 +201,58 @@ def test_an_argument_that_is_needed_while_parsing_cannot_be_mapped() -> None:
     with pytest.warns(UserWarning, match="was never mapped"):
         with new_dag(), pytest.raises(InputError, match="'max_attempts' must be known when the DAG is parsed"):
             batch_job.partial(**ARGUMENTS, key={"v": "{{ ti.map_index }}"}).expand(max_attempts=[1, 2])
+
+
+# The approval
+
+
+def test_with_a_threshold_a_person_approves_between_submit_and_wait() -> None:
+    from airflow_provider_batch.operators.approval import JobApprovalOperator
+    from airflow_provider_batch.task_groups import batch_job
+
+    user = {"id": "1", "name": "admin"}
+    with new_dag() as dag:
+        batch_job(**ARGUMENTS, approve_above_usd=0.5, approvers=[user])
+
+    approve = dag.get_task("batch_job.approve")
+    assert isinstance(approve, JobApprovalOperator)
+    assert (approve.upstream_task_ids, approve.downstream_task_ids) == ({"batch_job.submit"}, {"batch_job.wait"})
+    assert (approve.defaults, approve.assigned_users) == (["Reject"], [user])
+    assert dag.get_task("batch_job.submit").stop_after_canary
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_job_below_the_threshold_needs_no_approval(path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from airflow_provider_batch.task_groups import batch_job
+
+    with new_dag() as dag:
+        batch_job(**ARGUMENTS, approve_above_usd="0.5")
+
+    result = run_dag(dag)
+
+    assert set(result.states.values()) == {"success"}
+    assert query(path, "SELECT count(*) FROM answers WHERE outcome = 'succeeded'") == [(3,)]
+    assert "No approval is necessary: the job costs at most about " in capfd.readouterr().out
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_preview_needs_no_approval(path: Path) -> None:
+    from airflow_provider_batch.task_groups import batch_job
+
+    with new_dag() as dag:
+        batch_job(**ARGUMENTS, approve_above_usd=0, preview=True)
+
+    assert [run_dag(dag).states[f"batch_job.{task}"] for task in ("submit", "approve", "wait", "land")] == [
+        "success",
+        "skipped",
+        "skipped",
+        "skipped",
+    ]
+
+
+@pytest.mark.parametrize("amount", ["a lot", -1])
+def test_a_threshold_that_is_not_an_amount_is_rejected_when_the_dag_is_parsed(amount: Any) -> None:
+    from airflow_provider_batch.task_groups import batch_job
+
+    with new_dag(), pytest.raises(InputError, match="above_usd"):
+        batch_job(**ARGUMENTS, approve_above_usd=amount)

@@ -77,27 +77,28 @@ def test_the_rows_land_after_a_person_fills_in_the_form_and_approves_the_preview
     run_id = ui.wait_for_run_id()
     run = Run(ui.demo.airflow, DAG, run_id)
 
-    run.await_task("preview", "success")
-    ui.open_task(DAG, run_id, "preview")
-    ui.page.get_by_text("This was a preview: nothing was sealed, uploaded or billed.").wait_for()
-    ui.screenshot("preview")
+    run.await_task("batch_job.submit", "success")
+    ui.open_task(DAG, run_id, "batch_job.submit")
+    ui.page.get_by_text("Stopped after the canary: nothing was uploaded.").wait_for()
+    ui.screenshot("canary")
 
     await_approval_request(run)
-    ui.page.goto(ui.page.url.replace("/tasks/preview", ""))
+    ui.page.goto(ui.page.url.replace("/tasks/batch_job.submit", ""))
     ui.page.get_by_text(re.compile("Required Action")).first.wait_for()
     ui.screenshot("run-waits")
-    ui.open_task(DAG, run_id, "approve", "/required_actions")
+    ui.open_task(DAG, run_id, "batch_job.approve", "/required_actions")
     approve = ui.page.get_by_role("button", name="Approve", exact=True)
     approve.wait_for()
     ui.screenshot("approval")
     body = ui.page.locator("body").inner_text()
-    assert "4 requests in 1 shard" in body
+    assert "4 requests in 2 shards" in body
     assert re.search(r"Estimated cost: (less than )?\$0\.\d{2,4} to \$0\.\d{2,4}, ceiling \$1\.00", body)
     assert "Title: ```\n" in body
     assert "# Free of charge" in body
     assert ui.page.get_by_role("heading", name="Free of charge").count() == 0
     assert ui.page.locator("img[src=x]").count() == 0
-    assert ui.demo.count_calls() == [0, 0, 0]
+    assert "Its answer: succeeded, " in body
+    assert ui.demo.count_calls()[:2] == [0, 0]
     approve.scroll_into_view_if_needed()
     ui.screenshot("approval-buttons")
     approve.click()
@@ -110,7 +111,7 @@ def test_the_rows_land_after_a_person_fills_in_the_form_and_approves_the_preview
     ui.screenshot("report")
 
 
-def test_nothing_is_sent_if_a_person_rejects_the_preview(ui: Ui) -> None:
+def test_nothing_is_uploaded_if_a_person_rejects_the_answers_of_the_canary(ui: Ui) -> None:
     paid_before = ui.demo.count_calls()
     form = ui.open_form(DAG)
     ui.open_section("3 · Answers")
@@ -121,18 +122,18 @@ def test_nothing_is_sent_if_a_person_rejects_the_preview(ui: Ui) -> None:
     run_id = ui.wait_for_run_id()
     run = Run(ui.demo.airflow, DAG, run_id)
     await_approval_request(run)
-    ui.open_task(DAG, run_id, "approve", "/required_actions")
+    ui.open_task(DAG, run_id, "batch_job.approve", "/required_actions")
     ui.page.get_by_role("button", name="Reject", exact=True).click()
 
     assert run.await_end() == "success"
     ui.open_task(DAG, run_id, "report")
-    ui.page.get_by_text("Rejected: nothing was sent, and nothing is billed.").first.wait_for()
+    ui.page.get_by_text("Rejected: only 2 requests were sent, to see their answers.").first.wait_for()
     ui.screenshot("report")
-    ui.open_task(DAG, run_id, "approve", "/required_actions")
+    ui.open_task(DAG, run_id, "batch_job.approve", "/required_actions")
     ui.page.get_by_text(re.compile("Response received at .* from admin")).wait_for()
     ui.screenshot("who-refused")
     ui.page.goto(ui.page.url.split("/tasks/")[0])
     ui.page.get_by_text("Skipped").first.wait_for()
     ui.screenshot("run")
-    assert ui.demo.count_calls() == paid_before
-    assert query(ui.demo.warehouse, "SELECT name FROM sqlite_master WHERE name = 'refused_answers'") == []
+    assert ui.demo.count_calls()[:2] == paid_before[:2]
+    assert query(ui.demo.warehouse, "SELECT count(*) FROM refused_answers") == [(0,)]

@@ -191,6 +191,8 @@ class Manifest(msgspec.Struct, frozen=True):
     #: numbers of the retry rounds that earlier generations sealed but never sent; their rows are retried from the
     #: submissions that they came from
     void_retry_rounds: list[int] = []
+    #: whether the query has more rows than `max_rows`
+    has_more_rows: bool = False
     #: number of rows that are not sent, because another row has the same request
     duplicates: int = 0
     #: number of rows that are not sent, because the results table `reuse_from` holds their answer
@@ -236,6 +238,9 @@ class Reference(msgspec.Struct, frozen=True, omit_defaults=False):
     estimate: Estimate
     #: whether the job was only rendered, checked and priced, and not sealed
     preview: bool = False
+    #: number of requests that the canary sent, and what they cost in US dollars; None if that is unknown
+    canary_requests: int = 0
+    canary_cost_usd: float | None = 0.0
     #: numbers of rows: those that are sent, duplicates of these, and those whose answer comes from the results table of
     #: an earlier job
     sent: int = 0

@@ -144,6 +144,11 @@ def canary_is_open(job: Job, plan: Plan) -> bool:
     return any(shard.phase is not Phase.SETTLED for shard in job.state.canary_shards)
 
 
+def person_decides_first(job: Job, plan: Plan) -> bool:
+    """Submit stops after the canary, because a person decides about the rest."""
+    return job.policy.stop_after_canary
+
+
 # Conditions of the job: what to send
 
 

@@ -221,6 +221,12 @@ STAGES: tuple[StageRule, ...] = (
         "Only canaries are sent.",
         _stage(Stage.CANARY),
     ),
+    Rule(
+        "submit runs with stop_after_canary",
+        conditions.person_decides_first,
+        "Nothing is sent or retried. The wait, which starts after a person's approval, sends the other requests.",
+        _stage(Stage.DECISION),
+    ),
     Rule("otherwise", always, "Shards are sent, and rows are retried.", _stage(Stage.SENDING)),
 )
 

@@ -27,6 +27,7 @@ class Stage(StrEnum):
     VERDICT = "verdict"
     HELD = "held"
     CANARY = "canary"
+    DECISION = "decision"
     SENDING = "sending"
 
 

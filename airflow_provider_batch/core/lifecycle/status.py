@@ -76,6 +76,12 @@ def _status_of(state: JobState) -> tuple[str, str]:
             "sealed, nothing sent yet",
             "Look at the submit task. If it failed, clear it: it continues where it stopped.",
         )
+    if waiting and state.canary_verdict and state.deadline is None and not any(shard.submissions for shard in waiting):
+        return (
+            "the canary is answered, nothing else was sent yet",
+            "If a task asks for an approval, respond to it under Required Actions in Airflow. Otherwise look at the "
+            "submit task and the wait task, and clear the one that failed.",
+        )
     if waiting:
         return waiting_shards, "Look at the wait task. If it failed, clear it: it continues where it stopped."
     if state.landed and "pending" not in state.landed.outcomes:

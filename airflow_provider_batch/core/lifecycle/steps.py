@@ -79,6 +79,8 @@ class Policy(msgspec.Struct, frozen=True):
     at_deadline_lane: Lane = Lane.STANDARD
     #: whether the final pass can use the flex tier, which answers more slowly than the standard tier
     has_flex: bool = False
+    #: whether nothing is sent after the canary, because a person decides about the rest
+    stop_after_canary: bool = False
     #: when the task last started; account failures recorded before that no longer hold the job
     restarted_at: datetime | None = None
 

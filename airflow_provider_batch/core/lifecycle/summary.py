@@ -7,6 +7,7 @@ and what an asset event carries are views of it.
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import Decimal
 
 import msgspec
 
@@ -236,8 +237,11 @@ def summarize(ledger: Ledger) -> JobSummary:
     )
 
 
-def reference_of(summary: JobSummary) -> Reference:
-    """Return the value that submit returns for a job that it sent."""
+def reference_of(summary: JobSummary, state: JobState) -> Reference:
+    """Return the value that submit returns for a job that it sent, or of which it sent the canary."""
+    canary = [shard for shard in state.canary_shards if shard.phase is Phase.SETTLED]
+    costs = [shard.submissions[-1].settled.cost_usd for shard in canary if shard.submissions[-1].settled]
+    known_costs = [Decimal(cost) for cost in costs if cost is not None]
     return Reference(
         job_uid=summary.job_uid,
         ledger=summary.folder,
@@ -245,6 +249,8 @@ def reference_of(summary: JobSummary) -> Reference:
         requests=summary.requests,
         shards=summary.sealed_shards,
         estimate=summary.estimate,
+        canary_requests=sum(shard.requests for shard in canary),
+        canary_cost_usd=float(sum(known_costs)) if len(known_costs) == len(costs) else None,
         sent=summary.sent,
         duplicates=summary.duplicates,
         reused=summary.reused,

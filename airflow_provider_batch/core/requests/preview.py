@@ -1,8 +1,8 @@
-"""The preview of a job as Markdown: its size, its estimated cost and its first requests.
+"""The preview of a job as Markdown: its size, its estimated cost, its first requests, and the answers to them.
 
-A person reads it before approving the job. Prompts and rows are untrusted text, and a browser renders the Markdown.
-They are therefore fenced by more backticks than they contain, and characters that could change how a line reads
-(control characters, direction marks) are shown as escapes.
+A person reads it before approving the job. Prompts, rows and answers are untrusted text, and a browser renders the
+Markdown. They are therefore fenced by more backticks than they contain, and characters that could change how a line
+reads (control characters, direction marks) are shown as escapes.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import textwrap
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,15 +29,20 @@ MAX_ITEMS = 50
 LINE_WIDTH = 80
 
 
-def render_preview(manifest: Manifest, sample: Sequence[Mapping[str, Any]], *, has_more_rows: bool = False) -> str:
-    """Return the preview of a job that was built but not sealed, as Markdown.
+def render_preview(
+    manifest: Manifest,
+    sample: Sequence[Mapping[str, Any]],
+    estimate: Estimate | None = None,
+) -> str:
+    """Return the preview of a job of which nothing was uploaded, as Markdown.
 
-    :param sample: the first requests, as `{"custom_id": …, "body": …}`.
-    :param has_more_rows: True if the query returns more rows than the job may send.
+    :param sample: the first requests, as `{"custom_id": …, "body": …}`, with an `answer` if the canary sent them.
+    :param estimate: as measured by the canary. Default: the one of the manifest.
     """
     models = sorted({shard.model for shard in manifest.shards})
     shards = len(manifest.shards)
-    estimate = manifest.estimate
+    answers = [request["answer"] for request in sample if "answer" in request]
+    estimate = estimate or manifest.estimate
     lines = [
         f"**{format_count(manifest.sent, 'request')}** in {format_count(shards, 'shard')} "
         f"({'input file' if shards == 1 else 'input files'}) to {_code(manifest.endpoint)}"
@@ -46,12 +52,18 @@ def render_preview(manifest: Manifest, sample: Sequence[Mapping[str, Any]], *, h
         f"- About {estimate.input_tokens:,} input tokens and "
         f"{estimate.output_tokens_low:,} to {estimate.output_tokens_high:,} output tokens",
     ]
+    if answers:
+        lines.append(
+            f"- {format_count(len(answers), 'request was', 'requests were')} sent already, to see what comes back: "
+            f"{_describe_outcomes(answers)}. That cost {_describe_spending(answers)}, which is part of the estimate. "
+            "Nothing else was sent yet"
+        )
     if manifest.requests != manifest.sent:
         lines.append(
             f"- {format_count(manifest.requests, 'row')}, of which {manifest.duplicates:,} duplicate another row and "
             f"{manifest.reused:,} reuse the answer of an earlier job"
         )
-    if has_more_rows:
+    if manifest.has_more_rows:
         lines.append("- The query returns more rows, which will not be sent")
     changes = schema_changes(manifest.author_schema) if manifest.author_schema is not None else []
     if changes:
@@ -68,6 +80,8 @@ def render_preview(manifest: Manifest, sample: Sequence[Mapping[str, Any]], *, h
             "",
             to_code_block(_format_body(specific)),
         ]
+        if "answer" in request:
+            lines += _describe_answer(request["answer"])
     if common:
         lines += ["", "Common to all of these requests:", "", to_code_block(_format_body(common))]
     return "\n".join(lines) + "\n"
@@ -80,6 +94,31 @@ def _common_items(bodies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     first, *other_bodies = bodies
     absent = object()
     return {key: value for key, value in first.items() if all(body.get(key, absent) == value for body in other_bodies)}
+
+
+def _describe_outcomes(answers: Sequence[Mapping[str, Any]]) -> str:
+    counts = Counter(answer["outcome"] for answer in answers)
+    return ", ".join(f"{count:,} {outcome}" for outcome, count in counts.items())
+
+
+def _describe_spending(answers: Sequence[Mapping[str, Any]]) -> str:
+    costs = [answer["cost_usd"] for answer in answers]
+    return "an unknown amount" if None in costs else format_usd(sum(costs))
+
+
+def _describe_answer(answer: Mapping[str, Any]) -> list[str]:
+    input_tokens, output_tokens = (
+        "unknown" if answer[name] is None else f"{answer[name]:,}" for name in ("input_tokens", "output_tokens")
+    )
+    lines = [
+        "",
+        f"Its answer: **{answer['outcome']}**, {input_tokens} input tokens, {output_tokens} output tokens, "
+        f"{_describe_spending([answer])}:",
+    ]
+    for text in (answer["message"], answer["text"]):
+        if text:
+            lines += ["", to_code_block(_shorten(text))]
+    return lines
 
 
 def _describe_cost(estimate: Estimate) -> str:

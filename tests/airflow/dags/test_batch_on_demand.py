@@ -52,20 +52,20 @@ def trigger(
 
 
 @pytest.fixture
-def preview_error(
+def submit_error(
     trigger: Callable[..., DagRunResult], count_calls: Callable[[], dict[str, int]], warehouse: Path
 ) -> Callable[..., str]:
-    """Return a function that runs what the preview must reject, checks that nothing changed, and returns the error."""
+    """Return a function that runs what submit must reject, checks that nothing changed, and returns the error."""
 
     def run(**form: Any) -> str:
         row_counts = count_rows(warehouse)
         result = trigger(**form)
         assert result.state == "failed"
-        assert result.states.pop("preview") == "failed"
+        assert result.states.pop("batch_job.submit") == "failed"
         assert set(result.states.values()) == {"upstream_failed"}
         assert count_calls() == NO_CALLS
         assert count_rows(warehouse) == row_counts
-        return result.error("preview")
+        return result.error("batch_job.submit")
 
     return run
 
@@ -84,7 +84,6 @@ def test_the_defaults_of_the_form_label_the_first_tickets_without_an_approval(
 
     result = trigger()
 
-    assert result.states.pop("approve") == "skipped"
     assert set(result.states.values()) == {"success"}
     rows = warehouse.execute("SELECT custom_id, outcome, output FROM on_demand_answers ORDER BY custom_id")
     assert [row[0] for row in rows] == [ticket.id for ticket in tickets.load() if ticket.title and ticket.body][:20]
@@ -94,16 +93,19 @@ def test_the_defaults_of_the_form_label_the_first_tickets_without_an_approval(
     check_costs(DAG, result.return_values["batch_job.land"])
 
 
-def test_preview_only_ends_the_run_after_the_preview(
+def test_preview_only_ends_the_run_before_anything_is_sent(
     trigger: Callable[..., DagRunResult], count_calls: Callable[[], dict[str, int]], warehouse: Path
 ) -> None:
     result = trigger(preview_only=True, approve_above_usd=0)
 
-    assert {task for task, state in result.states.items() if state == "success"} == {"preview", "decide", "report"}
-    assert {state for task, state in result.states.items() if task not in ("preview", "decide", "report")} == {
-        "skipped"
+    assert result.states == {
+        "batch_job.submit": "success",
+        "batch_job.approve": "skipped",
+        "batch_job.wait": "skipped",
+        "batch_job.land": "skipped",
+        "report": "success",
     }
-    assert result.return_values["preview"]["requests"] == 20
+    assert result.return_values["batch_job.submit"]["requests"] == 20
     assert result.return_values["report"] == "Preview only: nothing was sent, and nothing is billed."
     assert count_calls() == NO_CALLS
     assert set(count_rows(warehouse)) == {"tickets"}
@@ -230,10 +232,10 @@ def test_a_malformed_form_does_not_start_a_run(
         pytest.param({"warehouse_conn_id": "openai_default"}, ["openai_default"], id="a-connection-without-sql"),
     ],
 )
-def test_the_preview_rejects_what_cannot_be_sent(
-    preview_error: Callable[..., str], form: dict[str, Any], words: list[str]
+def test_submit_rejects_what_cannot_be_sent(
+    submit_error: Callable[..., str], form: dict[str, Any], words: list[str]
 ) -> None:
-    error = preview_error(**form)
+    error = submit_error(**form)
 
     for word in words:
         assert word in error

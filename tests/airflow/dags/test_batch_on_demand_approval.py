@@ -21,38 +21,40 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoAirflow]:
 
 def decide(run: Run, decision: str) -> None:
     """Do what the buttons *Approve* and *Reject* do."""
-    path = f"/api/v2/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/approve/-1/hitlDetails"
+    path = f"/api/v2/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/batch_job.approve/-1/hitlDetails"
     answer = run.airflow.client.patch(path, json={"chosen_options": [decision], "params_input": {}})
     answer.raise_for_status()
 
 
-def test_after_a_rejection_nothing_is_sent_and_the_report_says_so(demo: DemoAirflow) -> None:
+def test_after_a_rejection_nothing_is_uploaded_and_the_report_says_what_was_spent(demo: DemoAirflow) -> None:
     run = demo.airflow.trigger("batch_on_demand", approve_above_usd=0, table="rejected")
     await_approval_request(run)
     decide(run, "Reject")
 
     assert run.await_end() == "success"
     assert {task: run.task(f"batch_job.{task}")["state"] for task in ("submit", "wait", "land")} == {
-        "submit": "skipped",
+        "submit": "success",
         "wait": "skipped",
         "land": "skipped",
     }
-    assert run.xcom("report") == "Rejected: nothing was sent, and nothing is billed."
-    assert demo.count_calls() == [0, 0, 0]
-    assert query(demo.warehouse, "SELECT name FROM sqlite_master WHERE name = 'rejected'") == []
+    assert run.xcom("report").startswith("Rejected: only 2 requests were sent, to see their answers. That cost ")
+    assert demo.count_calls() == [0, 0, 2]
+    assert query(demo.warehouse, "SELECT count(*) FROM rejected") == [(0,)]
 
 
-def test_the_approval_shows_estimate_and_first_requests_and_then_the_rows_land(demo: DemoAirflow) -> None:
-    sql = "SELECT id, '```' AS title, '# Free of charge' AS body FROM tickets ORDER BY id"
+def test_the_approval_shows_the_estimate_and_the_first_answers_and_then_the_rows_land(demo: DemoAirflow) -> None:
+    sql = "SELECT id, '```' AS title, '# Free of charge ' || id AS body FROM tickets ORDER BY id"
     run = demo.airflow.trigger("batch_on_demand", approve_above_usd=0, table="approved", sql=sql, max_rows=5)
     details = await_approval_request(run)
 
     calls_before = demo.count_calls()
-    assert details["body"].startswith("**1 request** in 1 shard")
+    assert details["body"].startswith("**5 requests** in 2 shards")
     assert "**, ceiling $1.00" in details["body"]
     assert "The query returns more rows, which will not be sent" in details["body"]
     assert "````text\n" in details["body"]
-    assert run.task("batch_job.submit").get("state") is None
+    assert "2 requests were sent already, to see what comes back: 2 succeeded. That cost " in details["body"]
+    assert "Its answer: **succeeded**, " in details["body"]
+    assert run.task("batch_job.wait").get("state") is None
     decide(run, "Approve")
 
     assert run.await_end() == "success"

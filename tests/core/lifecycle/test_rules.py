@@ -207,6 +207,13 @@ EXAMPLES: dict[tuple[str, str, str], Example] = {
     ("STAGES", "", "verdict_is_due"): Example([answered("c0001")], ["JudgeCanary"], Finish(), shards=WITH_CANARY),
     ("STAGES", "", "job_is_held"): Example(refused(Failure.ACCOUNT, "pay"), [], Hold("pay"), shards=TWO),
     ("STAGES", "", "canary_is_open"): Example([], ["SendSynchronously c0001 canary"], Finish(), shards=WITH_CANARY),
+    ("STAGES", "", "person_decides_first"): Example(
+        [answered("c0001"), CanaryVerdict(Estimate(), NOW)],
+        [],
+        Finish(),
+        shards=WITH_CANARY,
+        policy=Policy(stop_after_canary=True),
+    ),
     ("STAGES", "", "always"): Example([], ["Upload s0001"], Finish()),
     ("JOB_RULES", "past the cut-off", "always"): Example(
         [*settled(cancelled=3), PASSED_DEADLINE], ["FinalPass"], Finish(), policy=FINAL_PASS

@@ -43,7 +43,7 @@ def chat(custom_id: str, text: str) -> dict[str, Any]:
 
 
 def test_it_shows_the_number_of_requests_their_cost_and_the_ceiling() -> None:
-    markdown = render_preview(manifest(), [], has_more_rows=True)
+    markdown = render_preview(manifest(has_more_rows=True), [])
 
     assert "**1,200 requests**" in markdown
     assert "**Estimated cost: $0.0234 to $2.50**, ceiling $5.00" in markdown
@@ -139,3 +139,70 @@ def test_all_untrusted_text_is_inside_code_blocks(custom_id: str, text: str) -> 
         elif fence is None:
             assert re.match(r"$|\*\*1,200 requests|- |Request 1, `", line), line
     assert fence is None
+
+
+def answered(custom_id: str, prompt: str, **answer: Any) -> dict[str, Any]:
+    defaults = {
+        "outcome": "succeeded",
+        "text": "billing",
+        "message": None,
+        "input_tokens": 25_501,
+        "output_tokens": 12,
+        "cost_usd": 0.0019,
+    }
+    return {**chat(custom_id, prompt), "answer": {**defaults, **answer}}
+
+
+def test_the_answers_of_the_canary_are_shown_below_their_requests_with_the_measured_estimate() -> None:
+    markdown = render_preview(
+        manifest(), [answered("a", "One."), answered("b", "Two.")], Estimate(low_usd=0.2, high_usd=0.22)
+    )
+
+    assert "**Estimated cost: $0.20 to $0.22**" in markdown
+    assert (
+        "- 2 requests were sent already, to see what comes back: 2 succeeded. That cost $0.0038, which is part"
+        in markdown
+    )
+    parts = markdown.partition("Request 2,")
+    assert "Its answer: **succeeded**, 25,501 input tokens, 12 output tokens, $0.0019:" in parts[0]
+    assert "```text\nbilling\n```" in parts[0]
+
+
+def test_an_answer_that_failed_is_shown_with_its_message_and_unknown_figures_as_unknown() -> None:
+    markdown = render_preview(
+        manifest(),
+        [
+            answered(
+                "a",
+                "One.",
+                outcome="failed",
+                text=None,
+                message="rate_limit: Slow down",
+                input_tokens=None,
+                cost_usd=None,
+            )
+        ],
+    )
+
+    assert "1 request was sent already, to see what comes back: 1 failed. That cost an unknown amount," in markdown
+    assert "Its answer: **failed**, unknown input tokens, 12 output tokens, an unknown amount:" in markdown
+    assert "```text\nrate_limit: Slow down\n```" in markdown
+
+
+@given(st.text(max_size=80), st.text(max_size=80))
+def test_no_answer_can_add_a_heading_a_link_or_html(text: str, message: str) -> None:
+    hostile = f"{text}\n```\n# Approve\n<img src=x>[a](b)"
+    markdown = render_preview(manifest(), [answered("a", "One.", text=hostile, message=f"{message}{hostile}")])
+
+    fence: str | None = None
+    outside = []
+    for line in markdown.split("\n"):
+        opening = re.match("`{3,}", line)
+        if fence is None and opening:
+            fence = opening[0]
+        elif fence is not None and line == fence:
+            fence = None
+        elif fence is None:
+            outside.append(line)
+    assert fence is None
+    assert not any("#" in line or "<" in line or "](" in line for line in outside)

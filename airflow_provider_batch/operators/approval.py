@@ -1,0 +1,59 @@
+"""`JobApprovalOperator`: lets a person decide about a job whose cost may exceed an amount."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowSkipException
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+
+from airflow_provider_batch.core.arguments import check_templated, parse_number, parse_templated
+from airflow_provider_batch.core.formatting import format_usd
+from airflow_provider_batch.worker.airflow_arguments import read_reference
+from airflow_provider_batch.worker.airflow_errors import airflow_failures
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+#: how long to wait for a person, unless the author states a time
+DEFAULT_TIMEOUT = timedelta(days=3)
+_TEMPLATED: Mapping[str, Callable[[str, Any], Any]] = {"above_usd": parse_number}
+
+
+class JobApprovalOperator(ApprovalOperator):
+    """Wait for a person's approval if the high estimate of a job exceeds an amount, or is unknown.
+
+    :param job: the reference that submit returned.
+    :param above_usd: amount in US dollars up to which no approval is necessary.
+    """
+
+    template_fields: Sequence[str] = (*ApprovalOperator.template_fields, "job", "above_usd")
+
+    def __init__(self, *, job: Any, above_usd: float | str, **kwargs: Any) -> None:
+        kwargs = {"defaults": ApprovalOperator.REJECT, "response_timeout": DEFAULT_TIMEOUT, **kwargs}
+        super().__init__(**kwargs)
+        self.job = job
+        self.above_usd: Any = above_usd
+        check_templated(self, _TEMPLATED)
+
+    def execute(self, context: Context) -> Any:
+        """Return at once if no approval is necessary, otherwise wait for the decision."""
+        with airflow_failures():
+            parse_templated(self, _TEMPLATED)
+            reference = read_reference("job", self.job)
+        if reference.preview:
+            raise AirflowSkipException("The job was a preview: there is nothing to approve.")
+        highest, limit = reference.estimate.high_usd, self.above_usd or 0
+        if not reference.requests:
+            self.log.info("No approval is necessary, because the job has no rows.")
+            return None
+        if highest is not None and highest <= limit:
+            self.log.info(
+                "No approval is necessary: the job costs at most about %s, and only more than %s needs one.",
+                format_usd(highest),
+                format_usd(limit),
+            )
+            return None
+        return super().execute(context)
