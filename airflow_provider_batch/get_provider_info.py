@@ -66,6 +66,15 @@ def get_provider_info() -> dict[str, Any]:
                         "example": None,
                         "default": "False",
                     },
+                    "connection_budget": {
+                        "description": "What all jobs of a connection may spend together, as JSON: US dollars and "
+                        "hour, day, week or month (UTC). batch_budget in the extra of a connection takes precedence. "
+                        "If empty, there is no such budget.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": '{"usd": 50, "per": "day"}',
+                        "default": "",
+                    },
                     "duckdb_memory_limit": {
                         "description": "Maximum memory of DuckDB in a task that reads or lands rows, such as 256MB. "
                         "What does not fit is written to disk. memory_limit in the extra of a connection takes "

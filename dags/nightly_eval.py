@@ -56,7 +56,7 @@ with DAG(
         ),
         "max_cost_usd": Param(
             5, type="number", exclusiveMinimum=0,
-            title="Ceiling", description="US dollars per model, and the same again for judging its answers",
+            title="Ceiling", description="US dollars for the whole run: all models, and the judge",
         ),
         "gate": Param(
             "fail", enum=["fail", "warn"],
@@ -80,7 +80,7 @@ with DAG(
             "custom_id": "{{ row.id }}",
             "carry": ["case_id", "repeat"],
             "key": {"run": "{{ run_id }}", "variant": model},
-            "max_cost_usd": dag.param("max_cost_usd"),
+            "max_run_cost_usd": dag.param("max_cost_usd"),
             "at_deadline": "sync",
             "max_failure_rate": 1.0,  # missing answers fail the gate instead of the landing
         }

@@ -3,6 +3,7 @@
     airflow-batch demo     run the DAG label_tickets on real Airflow, offline or live
     airflow-batch serve    run the local batch server
     airflow-batch jobs     show, cancel, resubmit or clean up the jobs in staging
+    airflow-batch budget   show the budgets that jobs share, or release what a dead job has reserved
 
 Each command is a module with `DESCRIPTION`, `add_arguments(parser)` and `run(arguments) -> exit code`. A module is
 imported only when its command is called, because importing Airflow reads its configuration, and because a command may
@@ -30,6 +31,9 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "budget": Command(
+        "airflow_provider_batch.cli.budget", "show the budgets that jobs share, or release a reservation"
+    ),
     "demo": Command("airflow_provider_batch.demo.command", "run the DAG label_tickets on real Airflow", "demo"),
     "jobs": Command(
         "airflow_provider_batch.cli.jobs.command", "show, cancel, resubmit or clean up the jobs in staging"

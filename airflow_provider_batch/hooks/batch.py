@@ -19,12 +19,13 @@ from typing import Any, BinaryIO, NamedTuple
 
 import httpx2
 import openai
-from airflow.providers.common.compat.sdk import AirflowNotFoundException
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, conf
 from airflow.providers.openai.hooks.openai import OpenAIHook
 
 from airflow_provider_batch.core.ledger.records import Failure
 from airflow_provider_batch.core.lifecycle.canary_verdict import DEFAULT_REQUESTS as DEFAULT_CANARY
 from airflow_provider_batch.core.lifecycle.failures import classify_refusal, is_account_failure
+from airflow_provider_batch.core.lifecycle.shared_budget import SharedBudget, parse_connection_budget
 from airflow_provider_batch.core.pricing.prices import Prices
 from airflow_provider_batch.core.provider.batch import BatchView, read_batch
 from airflow_provider_batch.core.provider.catalogue import find_provider, is_openai
@@ -203,6 +204,22 @@ class BatchHook(OpenAIHook):
         prices = {**(connection_prices or {}), **(overrides or {})}
         Prices(prices, self.price_list)
         return prices
+
+    @property
+    def budget(self) -> SharedBudget | None:
+        """The budget that all jobs of the connection share, or None if it has none.
+
+        It is `batch_budget` in the connection's extra, such as `{"batch_budget": {"usd": 50, "per": "day"}}`, or
+        without that, the config option `[openai_batch] connection_budget`. `null` in the extra means no budget.
+
+        :raises InputError: if it is invalid; the message names its source.
+        """
+        extra = self.get_connection(self.conn_id).extra_dejson
+        if "batch_budget" in extra:
+            source = f"openai_conn_id: batch_budget in the extra of connection {self.conn_id!r}"
+            return parse_connection_budget(source, extra["batch_budget"], self.conn_id)
+        option = conf.get("openai_batch", "connection_budget", fallback="")
+        return parse_connection_budget("config [openai_batch] connection_budget", option, self.conn_id)
 
     @property
     def canary(self) -> int:

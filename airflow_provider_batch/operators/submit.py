@@ -55,7 +55,7 @@ from airflow_provider_batch.exceptions import InputError, JobHeldError
 from airflow_provider_batch.hooks.batch import BatchHook
 from airflow_provider_batch.links.batch import BatchJobLink
 from airflow_provider_batch.operators.landings import check_landings, check_waits
-from airflow_provider_batch.staging.layout import check_reachable, job_folder, staging_root
+from airflow_provider_batch.staging.layout import check_budgets_reachable, check_reachable, job_folder, staging_root
 from airflow_provider_batch.staging.local import LocalFolder
 from airflow_provider_batch.warehouse.connect import sql_hook
 from airflow_provider_batch.warehouse.reused_table import ReusedTable
@@ -90,6 +90,7 @@ _TEMPLATED: Mapping[str, Callable[[str, Any], Any]] = {
     "parameters": parse_parameters,
     "endpoint": require_text,
     "max_cost_usd": parse_number,
+    "max_run_cost_usd": parse_number,
     "openai_conn_id": require_conn_id,
     "staging": parse_location,
     "metadata": parse_metadata,
@@ -156,6 +157,10 @@ class BatchSubmitOperator(BaseOperator):
     :param max_cost_usd: budget of the job, in US dollars. The task fails if the lowest estimate exceeds it. While the
         job runs, no batch is created that could exceed the budget, and rows that are not sent for this reason land as
         `withheld`. To continue, raise the budget and clear this task and the tasks after it.
+    :param max_run_cost_usd: budget of all jobs of the DAG run together, in US dollars; give it to each of them. It also
+        covers retries and clears of the run. Rows that exceed it wait while other jobs of the run may still release
+        money, until the deadline, and then land as `withheld`. The connection can have a budget as well; see
+        `docs/budgets.md`.
     :param prices: your own prices by model, either in US dollars per million tokens, as in
         `{"my-model": {"input": 0.1, "output": 0.4}}`, or as the name of a model with the same price. They take
         precedence over `batch_prices` in the connection's extra, which has the same form. `docs/prices.md` lists the
@@ -215,6 +220,7 @@ class BatchSubmitOperator(BaseOperator):
         "parameters",
         "endpoint",
         "max_cost_usd",
+        "max_run_cost_usd",
         "openai_conn_id",
         "staging",
         "metadata",
@@ -258,6 +264,7 @@ class BatchSubmitOperator(BaseOperator):
         request: Callable[[dict[str, Any]], Mapping[str, Any]] | str | None = None,
         carry: Iterable[str] | str | None = None,
         max_cost_usd: float | str | None = None,
+        max_run_cost_usd: float | str | None = None,
         prices: Mapping[str, Any] | None = None,
         openai_conn_id: str = "openai_default",
         staging: str | PathLike[str] | None = None,
@@ -294,6 +301,7 @@ class BatchSubmitOperator(BaseOperator):
         self.request = request
         self.carry = parse_names("carry", carry)
         self.max_cost_usd: Any = max_cost_usd
+        self.max_run_cost_usd: Any = max_run_cost_usd
         self.prices = parse_mapping("prices", prices)
         self.openai_conn_id = openai_conn_id
         self.staging: Any = staging
@@ -377,6 +385,8 @@ class BatchSubmitOperator(BaseOperator):
         if self.preview:
             return self._preview(context, source, hook)
         check_reachable(source.root, allow_local=self.allow_local_staging)
+        if source.plan.max_run_cost_usd is not None or source.plan.connection_budget is not None:
+            check_budgets_reachable(allow_local=self.allow_local_staging and self.staging is None)
         folder = job_folder(source.root, source.plan.key)
         sealing = Sealing(
             source,
@@ -387,7 +397,7 @@ class BatchSubmitOperator(BaseOperator):
         )
         clear_epoch = context["ti"].max_tries
         ledger = sealing.open(clear_epoch, resubmit=self._wants_resubmit(context))
-        change_budget(ledger, source.plan.max_cost_usd, self.log)
+        change_budget(ledger, source.plan.max_cost_usd, source.plan.max_run_cost_usd, self.log)
         ledger.add(TaskStarted(Task.SUBMIT, clear_epoch, datetime.now(UTC)))
         cancel_earlier(ledger, self.log)
         BatchJobLink.persist(context, folder.uri)
@@ -463,6 +473,8 @@ class BatchSubmitOperator(BaseOperator):
             prices=hook.prices(self.prices),
             price_list=hook.price_list,
             max_cost_usd=self.max_cost_usd,
+            max_run_cost_usd=self.max_run_cost_usd,
+            connection_budget=hook.budget,
             completion_window=self.completion_window,
             metadata=self.metadata,
             logical_date=to_plain_datetime(logical_date) if logical_date else None,

@@ -1,7 +1,8 @@
 """Where jobs are stored: the staging root and the folders below it.
 
 Staging is a folder on a local disk or a prefix in an object store. Below its root, each job has the folder
-`<dag_id>/<task_id>/<run_id>.<hash>`, and `.learned` holds what jobs learned about a connection for later jobs.
+`<dag_id>/<task_id>/<run_id>.<hash>`, `.learned` holds what jobs learned about a connection for later jobs, and
+`.budgets` holds what jobs have spent and reserved from the budgets that they share.
 
 The ledger requires one thing of a store: a file can be created *exclusively*. On a local disk a hard link does this; a
 record then exists completely or not at all, even after kill -9. In an object store a conditional put does it, which
@@ -20,11 +21,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import msgspec
 from airflow.configuration import AIRFLOW_HOME
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import JobKey
+from airflow_provider_batch.core.lifecycle.shared_budget import Per, SharedBudget
 from airflow_provider_batch.exceptions import StagingError
 from airflow_provider_batch.staging.local import LocalFolder
 from airflow_provider_batch.staging.object_store import ObjectFolder
@@ -32,6 +35,8 @@ from airflow_provider_batch.staging.path_folder import staging_error
 
 #: folder below the staging root for what jobs learned; the folder of a DAG never starts with a dot
 LESSONS_FOLDER = ".learned"
+#: folder below the staging root for shared budgets, with one folder per budget, and in it one per period
+BUDGETS_FOLDER = ".budgets"
 
 #: executors that run every task on this machine
 LOCAL_EXECUTORS = frozenset({"LocalExecutor", "SequentialExecutor"})
@@ -65,6 +70,21 @@ def check_reachable(root: str, *, allow_local: bool) -> None:
         )
 
 
+def check_budgets_reachable(*, allow_local: bool) -> None:
+    """Check that every task reaches the accounts of shared budgets, which are below the configured staging root.
+
+    :param allow_local: whether the author says that every worker mounts that root.
+    :raises StagingError: if the root is a local disk and an executor may use other machines.
+    """
+    try:
+        check_reachable(staging_root(), allow_local=allow_local)
+    except StagingError as error:
+        raise StagingError(
+            "The job shares a budget with others. Its account is below the configured staging root, even if the job "
+            f"has a staging folder of its own. {error}"
+        ) from error
+
+
 def is_local(uri: str) -> bool:
     """Return whether a staging URI is a path on this machine."""
     return urlsplit(uri).scheme in ("", "file")
@@ -82,7 +102,7 @@ def job_folders(root: str, dag_id: str | None = None) -> Iterator[Folder]:
     base = open_folder(root)
     for dag in base.folders("") if dag_id is None else [_safe_name(dag_id)]:
         # listings of a local disk omit names with a leading dot, those of an object store do not
-        if dag == LESSONS_FOLDER:
+        if dag in (LESSONS_FOLDER, BUDGETS_FOLDER):
             continue
         for task in base.folders(dag):
             for run in base.folders(f"{dag}/{task}"):
@@ -99,6 +119,22 @@ def lessons_folder(root: str, conn_id: str) -> Folder:
     """Return the folder below a staging root for what jobs learned about a connection."""
     digest = hashlib.sha256(conn_id.encode()).hexdigest()[:16]
     return open_folder("/".join((root.rstrip("/"), LESSONS_FOLDER, f"{_safe_name(conn_id)[:60]}.{digest}")))
+
+
+def budget_folder(root: str, budget: SharedBudget, period: str) -> Folder:
+    """Return the folder below a staging root for the account of a shared budget in one period."""
+    owner = [budget.dag_id, budget.run_id] if budget.per is Per.RUN else [budget.conn_id]
+    digest = hashlib.sha256(msgspec.json.encode(owner)).hexdigest()[:16]
+    name = f"{'run' if budget.per is Per.RUN else 'connection'}.{_safe_name('.'.join(owner))[:60]}.{digest}"
+    return open_folder("/".join((root.rstrip("/"), BUDGETS_FOLDER, name, period)))
+
+
+def budget_folders(root: str) -> Iterator[Folder]:
+    """Yield the folders of all shared budgets and periods below a staging root."""
+    base = open_folder(root)
+    for budget in base.folders(BUDGETS_FOLDER):
+        for period in base.folders(f"{BUDGETS_FOLDER}/{budget}"):
+            yield open_folder("/".join((root.rstrip("/"), BUDGETS_FOLDER, budget, period)))
 
 
 def remove_folder(folder: Folder) -> None:

@@ -19,7 +19,9 @@ from airflow_provider_batch.core.formatting import format_usd
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import Estimate, JobKey, Manifest, Shard
 from airflow_provider_batch.core.ledger.ledger import canary_name_format, generation_prefix, shard_name_format
+from airflow_provider_batch.core.lifecycle.budget import Ceiling, ceilings_of
 from airflow_provider_batch.core.lifecycle.lessons import LearnedFacts
+from airflow_provider_batch.core.lifecycle.shared_budget import SharedBudget
 from airflow_provider_batch.core.pricing.estimate import Estimator
 from airflow_provider_batch.core.pricing.prices import Prices
 from airflow_provider_batch.core.provider.limits import Limits
@@ -71,6 +73,10 @@ class Plan(msgspec.Struct, frozen=True):
     #: days that staging keeps the job; None means the configured number
     retention_days: float | None = None
     delete_remote_files: bool = False
+    #: maximum cost of all jobs of the DAG run
+    max_run_cost_usd: float | None = None
+    #: the budget that all jobs of the connection share
+    connection_budget: SharedBudget | None = None
     #: what earlier jobs learned about queue limits and about the tokens of requests and answers
     learned: LearnedFacts = LearnedFacts()
 
@@ -110,7 +116,9 @@ def build(
     builder = _Builder(plan, folder, generation, previous)
     shards = builder.shards_of(warehouse, table)
     # what earlier jobs learned may be out of date, so it is shown but never makes the budget check fail
-    check_budget(builder.estimator.finish(), plan.max_cost_usd)
+    check_budget(
+        builder.estimator.finish(), ceilings_of(plan.max_cost_usd, plan.max_run_cost_usd, plan.connection_budget)
+    )
     manifest = builder.manifest_of(shards, reuse_from=reuse.name if reuse is not None else "")
     return builder.compare_with_previous(manifest)
 
@@ -221,6 +229,7 @@ class _Builder:
             prices=plan.prices,
             price_list=plan.price_list,
             max_cost_usd=plan.max_cost_usd,
+            max_run_cost_usd=plan.max_run_cost_usd,
             output_tokens_high=self.estimator.outputs(),
             output_caps=self.estimator.caps(),
             earlier_outputs=plan.learned.outputs,
@@ -259,24 +268,27 @@ def _carried_columns(names: list[str], rows: Rows) -> CarriedColumns:
     return CarriedColumns(names, positions, native_types, rows.database)
 
 
-def check_budget(estimate: Estimate, ceiling: float | None) -> None:
-    """Raise an error if even the low estimate exceeds the ceiling, or if the ceiling cannot be checked.
+def check_budget(estimate: Estimate, ceilings: Sequence[Ceiling]) -> None:
+    """Raise an error if even the low estimate exceeds a ceiling, or if a ceiling cannot be checked.
 
     :raises BudgetError: with both amounts and what to do.
     """
-    if ceiling is None:
+    if not ceilings:
         return
+    lowest = min(ceilings, key=lambda ceiling: ceiling.usd)
     if estimate.low_usd is None:
+        text = str(lowest)
         raise BudgetError(
-            f"max_cost_usd is {format_usd(ceiling)}, but no price is known for {', '.join(estimate.unknown_models)}, "
-            "so the budget cannot be checked. Nothing was uploaded. Set the price with prices={"
+            f"{text[0] if lowest.name.startswith('max_') else text[0].upper()}{text[1:]}, but no price is known for "
+            f"{', '.join(estimate.unknown_models)}, so the budget cannot be checked. Nothing was uploaded. Set the "
+            "price with prices={"
             f'"{(estimate.unknown_models or ["model"])[0]}": {{"input": …, "output": …}}}} in US dollars per 1M tokens '
             "or with the name of a model that costs the same. To set it for all jobs of the connection, put the same "
             'object into its extra as "batch_prices".'
         )
-    if estimate.low_usd > ceiling:
+    if estimate.low_usd > lowest.usd:
         at_most = "" if estimate.high_usd is None else f" and at most about {format_usd(estimate.high_usd)}"
         raise BudgetError(
-            f"The job would cost at least {format_usd(estimate.low_usd)}{at_most}, but max_cost_usd is "
-            f"{format_usd(ceiling)}. Nothing was uploaded. Raise max_cost_usd, send fewer rows, or use a cheaper model."
+            f"The job would cost at least {format_usd(estimate.low_usd)}{at_most}, but {lowest}. Nothing was uploaded. "
+            f"Raise {lowest.name}, send fewer rows, or use a cheaper model."
         )

@@ -24,6 +24,7 @@ from airflow_provider_batch.core.ledger.ledger import (
     seal,
 )
 from airflow_provider_batch.core.ledger.records import RESUBMITTED, Budget
+from airflow_provider_batch.core.lifecycle.budget import ceilings_of
 from airflow_provider_batch.core.lifecycle.generation import Action, Decision, choose_generation
 from airflow_provider_batch.core.provider.limits import Limits, describe_limits
 from airflow_provider_batch.core.sealing.reuse_generation import PreviousGeneration
@@ -164,19 +165,24 @@ class Sealing:
         return ledger
 
 
-def change_budget(ledger: Ledger, ceiling: float | None, log: Log) -> None:
-    """Record the ceiling if it differs from the one in force, whether it is higher or lower.
+def change_budget(ledger: Ledger, max_cost_usd: float | None, max_run_cost_usd: float | None, log: Log) -> None:
+    """Record the ceilings of the job and of its DAG run if they differ from those in force, higher or lower.
 
     :raises BudgetError: if there is a ceiling but no price is known.
     """
     state = ledger.state()
-    if ceiling == state.ceiling:
+    if (max_cost_usd, max_run_cost_usd) == (state.ceiling, state.run_ceiling):
         return
-    if ceiling is not None and ledger.manifest.estimate.low_usd is None:
-        check_budget(ledger.manifest.estimate, ceiling)
+    if ledger.manifest.estimate.low_usd is None:
+        check_budget(ledger.manifest.estimate, ceilings_of(max_cost_usd, max_run_cost_usd, None))
     number = state.budget.number + 1 if state.budget else 1
-    if ledger.add(Budget(number, ceiling, datetime.now(UTC))):
-        log.info("max_cost_usd changed from %s to %s", _describe_ceiling(state.ceiling), _describe_ceiling(ceiling))
+    if ledger.add(Budget(number, max_cost_usd, datetime.now(UTC), max_run_cost_usd)):
+        for name, before, after in (
+            ("max_cost_usd", state.ceiling, max_cost_usd),
+            ("max_run_cost_usd", state.run_ceiling, max_run_cost_usd),
+        ):
+            if before != after:
+                log.info("%s changed from %s to %s", name, _describe_ceiling(before), _describe_ceiling(after))
 
 
 def _describe_ceiling(ceiling: float | None) -> str:

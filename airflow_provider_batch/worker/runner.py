@@ -15,7 +15,7 @@ longer makes the call (`claim_is_stale`), because another worker may have looked
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cached_property
@@ -41,11 +41,12 @@ from airflow_provider_batch.core.ledger.sealed_file import open_sealed
 from airflow_provider_batch.core.ledger.state import JobState, ShardState
 from airflow_provider_batch.core.lifecycle import duplicate_batches
 from airflow_provider_batch.core.lifecycle import steps as lifecycle_steps
-from airflow_provider_batch.core.lifecycle.budget import BudgetTracker
+from airflow_provider_batch.core.lifecycle.budget import BudgetTracker, ceilings_of
 from airflow_provider_batch.core.lifecycle.canary_verdict import judge_canary
 from airflow_provider_batch.core.lifecycle.capacity import uploads_resume_at
 from airflow_provider_batch.core.lifecycle.collection import describe_held, held_batches
 from airflow_provider_batch.core.lifecycle.next_steps import next_steps
+from airflow_provider_batch.core.lifecycle.shared_budget import Allowance
 from airflow_provider_batch.core.lifecycle.steps import (
     FINAL_PASS_WINDOW,
     Cancel,
@@ -88,6 +89,7 @@ from airflow_provider_batch.worker.collect import MAX_CONCURRENT_TRANSFERS, Coll
 from airflow_provider_batch.worker.log import Log
 from airflow_provider_batch.worker.parallel import run_concurrently
 from airflow_provider_batch.worker.reseal import Resealer
+from airflow_provider_batch.worker.shared_budgets import SharedBudgets, shared_budgets_of
 
 #: delay before a failed cancel request is repeated
 CANCEL_RETRY_DELAY = timedelta(seconds=60)
@@ -113,6 +115,9 @@ class Runner:
     ) -> None:
         self.ledger, self.hook, self.policy, self.log = ledger, hook, policy, log
         self._stopping, self._clock = stopping, clock
+        #: what the shared budgets leave for this job, and the budget of the job, as of the current plan
+        self._allowance: Allowance | None = None
+        self._tracker: BudgetTracker | None = None
         #: set when the provider refuses a batch: it would probably refuse the remaining steps too, so plan again
         self._must_plan_again = False
         #: by batch id, why the provider refused to show a batch when the batches were last observed
@@ -124,6 +129,10 @@ class Runner:
         self._prices = Prices(ledger.manifest.prices, ledger.manifest.price_list)
         self._collector = Collector(ledger, hook, self._judge, log, clock, policy.backoff)
         self._resealer = Resealer(ledger, policy, self._judge, log, clock, self._claim)
+
+    @cached_property
+    def _shared_budgets(self) -> SharedBudgets:
+        return shared_budgets_of(self.ledger, self.hook, self._clock)
 
     def observe(self) -> dict[str, BatchView]:
         """Return the live batches by id, as the provider reports them. A batch that cannot be read now is left out.
@@ -161,7 +170,8 @@ class Runner:
             observed.update(self._look_for_duplicate_batches())
         has_looked = False
         while True:
-            steps, pause = next_steps(self.ledger.state(), observed, self.policy, self._clock())
+            self._allowance, self._tracker = self._shared_budgets.settle(self.policy.backoff), None
+            steps, pause = next_steps(self.ledger.state(), observed, self.policy, self._clock(), self._allowance)
             if not steps and isinstance(pause, Finish) and not has_looked:
                 has_looked = True
                 adopted_batches = self._look_for_duplicate_batches()
@@ -170,6 +180,7 @@ class Runner:
                     continue
             steps = [step for step in steps if not self._is_failed_cancel(step)]
             if not steps:
+                self._log_wait(pause)
                 return self._shorten(pause)
             self._must_plan_again = False
             for _, group in groupby(steps, type):
@@ -191,7 +202,8 @@ class Runner:
         """Record that the wait has ended, and log what was withheld or held. Return the new state."""
         state = self.ledger.state()
         number = state.finished.number + 1 if state.finished else 1
-        self.ledger.append(Finished(number, self._clock(), list(pause.withheld)))
+        message = self._shared_message(pause.withheld)
+        self.ledger.append(Finished(number, self._clock(), list(pause.withheld), message))
         self.log_withheld(pause)
         state = self.ledger.state()
         for shard, failure in held_batches(state):
@@ -203,17 +215,51 @@ class Runner:
         if not pause.withheld:
             return
         state = self.ledger.state()
+        message = self._shared_message(pause.withheld)
+        if message:
+            self.log.warning(
+                "Withheld %s. %s All answers so far are kept. To continue, raise that budget or wait until more of it "
+                "is free, then clear submit. `airflow-batch budget` shows it.",
+                self._describe(pause.withheld),
+                message,
+            )
+            return
         budget = BudgetTracker(state)
-        cost = sum((budget.expected_cost(state.shards[name].spec) for name in pause.withheld), Decimal(0))
         self.log.warning(
-            "Withheld %s in %s: they may cost up to %s, but %s of max_cost_usd=%s is already spent. All answers so far "
-            "are kept. To continue, raise max_cost_usd and clear submit.",
-            format_count(sum(state.shards[name].requests for name in pause.withheld), "request"),
-            format_count(len(pause.withheld), "shard"),
-            format_usd(cost) if cost.is_finite() else "an unknown amount",
+            "Withheld %s, but %s of max_cost_usd=%s is already spent. All answers so far are kept. To continue, raise "
+            "max_cost_usd and clear submit.",
+            self._describe(pause.withheld),
             format_usd(budget.spent),
             "none" if budget.ceiling is None else format_usd(budget.ceiling),
         )
+
+    def _log_wait(self, pause: Pause) -> None:
+        """Log which requests wait for a shared budget."""
+        if isinstance(pause, Wait) and pause.withheld and (message := self._shared_message(pause.withheld)):
+            self.log.warning("Waiting for a shared budget: %s. %s", self._describe(pause.withheld), message)
+
+    def _describe(self, withheld: Iterable[str]) -> str:
+        shards = [self.ledger.state().shards[name] for name in withheld]
+        budget = self._budget_tracker()
+        cost = sum((budget.expected_cost(shard.spec) for shard in shards), Decimal(0))
+        requests = format_count(sum(shard.requests for shard in shards), "request")
+        usd = format_usd(cost) if cost.is_finite() else "an unknown amount"
+        return f"{requests} in {format_count(len(shards), 'shard')}, which may cost up to {usd}"
+
+    def _shared_message(self, withheld: Sequence[str]) -> str:
+        """Return the description of the shared budget that shards exceed, or "" if their own ceiling is the reason."""
+        if self._allowance is None or not withheld:
+            return ""
+        shards = [self.ledger.state().shards[name] for name in withheld]
+        budget = self._budget_tracker()
+        exceeds_own_ceiling = budget.ceiling is not None and budget.split_affordable(shards)[1]
+        return "" if exceeds_own_ceiling else self._allowance.message
+
+    def _budget_tracker(self) -> BudgetTracker:
+        """Return the budget of the job as of the current plan."""
+        if self._tracker is None:
+            self._tracker = BudgetTracker(self.ledger.state())
+        return self._tracker
 
     def _look_for_duplicate_batches(self) -> dict[str, BatchView]:
         """Look for batches of the job that no record names. Return those that the job adopts, by id.
@@ -320,7 +366,9 @@ class Runner:
             is_over = state.deadline is not None and self._clock() >= state.deadline + FINAL_PASS_WINDOW
             if self._must_plan_again or is_over or state.is_cancelled:
                 return False
-            return is_canary or self._claim(step.shard, step.number)
+            claimed_at = None if is_canary else self._clock()
+            is_claimed = claimed_at is None or self._claim(step.shard, step.number, claimed_at)
+            return is_claimed and self._reserve(step, claimed_at)
 
         def flex_models() -> frozenset[str]:
             deadline = self.ledger.state().deadline
@@ -361,7 +409,14 @@ class Runner:
 
     def _seal_final_pass(self, step: FinalPass) -> None:
         retry_round = final_pass.seal_final_pass(
-            self.ledger, step, self.policy, self._judge, self._claim, self._clock(), self._flex_models
+            self.ledger,
+            step,
+            self.policy,
+            self._judge,
+            self._claim,
+            self._clock(),
+            self._flex_models,
+            None if self._allowance is None else self._allowance.usd,
         )
         if retry_round is None:
             return
@@ -380,7 +435,9 @@ class Runner:
         return "on flex if possible, and else at the standard price"
 
     def _judge_canary(self) -> None:
-        result = judge_canary(self.ledger.state(), self.ledger.folder, self._judge, self._prices, self._clock())
+        state = self.ledger.state()
+        ceilings = ceilings_of(state.ceiling, state.run_ceiling, self.hook.budget)
+        result = judge_canary(state, self.ledger.folder, self._judge, self._prices, self._clock(), ceilings)
         if not self.ledger.add(result.verdict):
             return
         tokens = ", ".join(f"{mean:,} tokens ({model})" for model, mean in result.mean_output.items())
@@ -468,7 +525,7 @@ class Runner:
         if not self.ledger.add(Intent(shard.name, step.number, nonce, step.file_id, claimed_at)):
             self.log.info("%s: another worker is already creating this batch; skipping it", shard.name)
             return
-        if self._claim_is_stale(shard, claimed_at):
+        if self._claim_is_stale(shard, claimed_at) or not self._reserve(step, claimed_at):
             return
         metadata = {
             **manifest.metadata,
@@ -508,6 +565,31 @@ class Runner:
                 for submission in self.ledger.state().shards[shard.name].superseded_submissions
             ):
                 self._cancel_duplicate_batches([batch])
+
+    def _reserve(self, step: Create | SendSynchronously, claimed_at: datetime | None = None) -> bool:
+        """Reserve from the shared budgets what a submission may cost. Return False if it must not be sent.
+
+        :param claimed_at: when the submission was claimed; None for a canary, which is not claimed.
+        """
+        if not self._shared_budgets:
+            return True
+        shard = step.shard.spec
+        usd = self._budget_tracker().shared_reservation(shard)
+        if claimed_at is None:
+            is_reserved = self._shared_budgets.reserve(shard.name, step.number, usd, self._clock(), is_repeated=True)
+        else:
+            is_reserved = self._shared_budgets.reserve(shard.name, step.number, usd, claimed_at)
+        if not is_reserved:
+            self._must_plan_again = True
+            message = "another job has taken what was left of a budget that both share"
+            self.log.info("%s: %s, so it was not sent", shard.name, message)
+            if claimed_at is not None:
+                self.ledger.add(Refused(shard.name, step.number, Failure.BUDGET, message, self._clock()))
+            return False
+        if claimed_at is not None and self._claim_is_stale(shard, claimed_at):
+            self._shared_budgets.release(shard.name, step.number, claimed_at)
+            return False
+        return True
 
     def _look_up(self, step: LookUp) -> None:
         shard, intent = step.shard.spec, step.submission.intent
@@ -567,9 +649,9 @@ class Runner:
         self.ledger.add(self._collector.count(step.shard, msgspec.structs.replace(settled, line_errors=lines)))
         self.log.warning("%s: giving up, because it can never fit in the provider's queue: %s", name, step.message)
 
-    def _claim(self, shard: ShardState, number: int) -> bool:
+    def _claim(self, shard: ShardState, number: int, claimed_at: datetime | None = None) -> bool:
         """Claim a submission with an intent, so that no other worker creates its batch. Return False if another has."""
-        claimed_at = self._clock()
+        claimed_at = claimed_at or self._clock()
         if self.ledger.add(Intent(shard.name, number, secrets.token_hex(16), "", claimed_at)):
             return not self._claim_is_stale(shard.spec, claimed_at)
         self.log.info("%s: another worker is already working on this shard; skipping it", shard.name)

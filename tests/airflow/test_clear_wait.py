@@ -85,7 +85,7 @@ def test_running_submit_with_another_budget_changes_the_budget_of_the_job(tmp_pa
 
     ledger = seal_job(tmp_path, ["one"], requests=1, max_cost_usd=5.0, estimate=Estimate(low_usd=1.0, high_usd=9.0))
     for ceiling, records in ((5.0, None), (7.5, 1), (7.5, 1), (None, 2), (6.0, 3)):
-        change_budget(ledger, ceiling, LOG)
+        change_budget(ledger, ceiling, None, LOG)
         state = state_of(ledger)
         assert state.ceiling == ceiling
         assert (state.budget and state.budget.number) == records
@@ -98,5 +98,5 @@ def test_a_budget_is_rejected_if_no_price_is_known(tmp_path: Path) -> None:
 
     ledger = seal_job(tmp_path, ["one"], requests=1, estimate=Estimate(unknown_models=["m"]))
     with pytest.raises(BudgetError, match="no price is known for m"):
-        change_budget(ledger, 5.0, LOG)
+        change_budget(ledger, 5.0, None, LOG)
     assert state_of(ledger).ceiling is None

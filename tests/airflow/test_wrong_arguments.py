@@ -136,6 +136,7 @@ ACCEPTED: dict[str, set[str]] = {
     "submit.request": {*EMPTY, "empty dict", *RUNTIME},
     "submit.carry": {*EMPTY, "empty dict", *TEXTS, *NAMES, "set", "generator"},
     "submit.max_cost_usd": {*EMPTY, *COUNT, *FRACTION, "zero", *TEMPLATED},
+    "submit.max_run_cost_usd": {*EMPTY, *COUNT, *FRACTION, "zero", *TEMPLATED},
     "submit.prices": {*EMPTY, "empty dict"},
     "submit.openai_conn_id": {*LINES, *TEMPLATED},
     "submit.staging": {*EMPTY, "empty dict", *TEXTS, "path", *TEMPLATED},

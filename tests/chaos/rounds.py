@@ -173,11 +173,14 @@ class ChaosError(AssertionError):
     """Raised when a round did not succeed. The message names the round and the folder of its logs."""
 
 
-class _Workers:
-    """A process of `tests.chaos.worker` with its own Airflow home, and the last event of each of its forks."""
+class Workers:
+    """A process of `tests.chaos.worker` with its own Airflow home, and the last event of each of its forks.
 
-    def __init__(self, home: Path) -> None:
-        self._home = home
+    :param module: the module to run.
+    """
+
+    def __init__(self, home: Path, module: str = "tests.chaos.worker") -> None:
+        self._home, self._module = home, module
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")},
             "AIRFLOW_HOME": str(home),
@@ -202,7 +205,7 @@ class _Workers:
                 check=True,
             )
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.chaos.worker"],
+                [sys.executable, "-m", self._module],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -221,7 +224,7 @@ class _Workers:
         self._process.wait(30)
         self._process.stdout.close()
 
-    def start(self, start: Start) -> int:
+    def start(self, start: msgspec.Struct) -> int:
         """Start a run and return the process id of its fork."""
         assert self._process is not None
         assert self._process.stdin is not None
@@ -263,7 +266,7 @@ class Chaos:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            self._workers = [stack.enter_context(_Workers(self._folder / f"airflow-{n}")) for n in (1, 2)]
+            self._workers = [stack.enter_context(Workers(self._folder / f"airflow-{n}")) for n in (1, 2)]
             self._stack = stack.pop_all()
         return self
 
@@ -297,7 +300,7 @@ class Chaos:
         server = self._server(round_.dialects)
         faults = [*round_.faults, *round_.lasting_faults]
         server.set_faults(*faults)
-        zombies: list[tuple[_Workers, int]] = []
+        zombies: list[tuple[Workers, int]] = []
         workers, spare = self._workers
         for run in range(MAX_RUNS):
             strike = round_.strikes[run] if run < len(round_.strikes) else None
@@ -341,7 +344,7 @@ class Chaos:
         self._count(count, round_, server.state, folder, warehouse)
         return count
 
-    def _wake(self, zombies: list[tuple[_Workers, int]]) -> None:
+    def _wake(self, zombies: list[tuple[Workers, int]]) -> None:
         """Let stopped workers continue until they end. They do not know that others have taken over."""
         for workers, pid in zombies:
             os.kill(pid, signal.SIGCONT)

@@ -23,7 +23,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -174,8 +174,14 @@ def run(start: Start) -> dict[str, Any]:
     }
 
 
-def run_in_fork(start: Start) -> int:
-    """Run the DAG in a fork and return the fork's process id."""
+def run_and_report(start: Start) -> None:
+    """Run the DAG once, and write the result to its file."""
+    result = run(start)
+    Path(start.result).write_text(json.dumps(result, default=str))
+
+
+def run_in_fork(start: Any, work: Callable[[Any], None]) -> int:
+    """Do the work in a fork and return the fork's process id."""
     pid = os.fork()
     if pid:
         return pid
@@ -185,8 +191,7 @@ def run_in_fork(start: Start) -> int:
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.environ |= start.environment
-        result = run(start)
-        Path(start.result).write_text(json.dumps(result, default=str))
+        work(start)
         code = 0
     except BaseException:  # noqa: BLE001  # the error goes to the log; a fork must never continue as the parent
         traceback.print_exc()
@@ -196,11 +201,15 @@ def run_in_fork(start: Start) -> int:
         os._exit(code)
 
 
-def main() -> None:
-    """Fork for each line on standard input, and print the start, the stop and the end of each fork."""
+def serve(start_type: type[Any], work: Callable[[Any], None], import_all: Callable[[], None]) -> None:
+    """Fork for each line on standard input, and print the start, the stop and the end of each fork.
+
+    :param start_type: type of the lines. Its fields `environment` and `log` are for the fork, the others for the work.
+    :param import_all: loads what every fork needs.
+    """
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    _import_all()
+    import_all()
     print(json.dumps({"event": "ready", "pid": os.getpid()}), file=answers)
     buffer = b""
     forks: set[int] = set()
@@ -212,7 +221,7 @@ def main() -> None:
                 break
             *lines, buffer = (buffer + data).split(b"\n")
             for line in lines:
-                forks.add(pid := run_in_fork(msgspec.json.decode(line, type=Start)))
+                forks.add(pid := run_in_fork(msgspec.json.decode(line, type=start_type), work))
                 print(json.dumps({"event": "started", "pid": pid}), file=answers)
         for pid in sorted(forks):
             changed_pid, status = os.waitpid(pid, os.WNOHANG | os.WUNTRACED)
@@ -254,4 +263,4 @@ def _import_all() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(Start, run_and_report, _import_all)

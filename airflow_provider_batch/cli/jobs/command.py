@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 from airflow.providers.common.compat.sdk import conf
 
+from airflow_provider_batch.cli.confirm import confirm
 from airflow_provider_batch.cli.jobs.clean import judge
 from airflow_provider_batch.cli.jobs.find import all_jobs, find_job
 from airflow_provider_batch.cli.jobs.show import format_job, format_list
@@ -101,7 +102,7 @@ def _cancel(arguments: argparse.Namespace, root: str) -> int:
         f"{format_count(len(live), 'batch', 'batches')} with {format_count(rows, 'request')} may still be running. "
         "Answers so far are paid for and kept."
     )
-    if not _confirm("Cancel the job?", arguments):
+    if not confirm("Cancel the job?", arguments):
         return 1
     ledger.append(JobCancelled(1, datetime.now(UTC)))
     failed = cancel_job(ledger, BatchHook(conn_id=manifest.openai_conn_id), BY_PERSON, print)
@@ -123,7 +124,7 @@ def _resubmit(arguments: argparse.Namespace, root: str) -> int:
         f"{format_count(manifest.requests, 'row')} will be sent from scratch {cost}. "
         "Batches of this job that are still running by then will be cancelled."
     )
-    if not _confirm("Resubmit the job?", arguments):
+    if not confirm("Resubmit the job?", arguments):
         return 1
     ledger.add(ResubmitRequested(datetime.now(UTC)))
     print(
@@ -183,18 +184,6 @@ def _summaries(root: str) -> tuple[list[JobSummary], list[BatchError]]:
         except BatchError as error:
             errors.append(error)
     return jobs, errors
-
-
-def _confirm(question: str, arguments: argparse.Namespace) -> bool:
-    if arguments.yes:
-        return True
-    if not sys.stdin.isatty():
-        print("Nothing was done. Pass --yes to confirm without a terminal.", file=sys.stderr)
-        return False
-    if input(f"{question} [y/N] ").strip().lower() in ("y", "yes"):
-        return True
-    print("Nothing was done.")
-    return False
 
 
 def _json(value: object) -> str:

@@ -95,6 +95,17 @@ WITHHELD = Answer(
 )
 
 
+def withheld_by(shared_budget: str) -> Answer:
+    """Return the answer to a request that was withheld.
+
+    :param shared_budget: description of the shared budget that did not cover it; empty if the job's own did not.
+    """
+    if not shared_budget:
+        return WITHHELD
+    message = f"The request was not sent. {shared_budget} Clear submit to continue once more of that budget is free."
+    return Answer(Outcome.WITHHELD, error_code="shared_budget", error_message=message)
+
+
 def read_line(line: bytes, endpoint: str, judge: SchemaJudge | None) -> tuple[str, Answer] | None:
     """Return the custom_id and the answer of one line of a result file, or None if the line is not readable."""
     data = parse(line)

@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from airflow_provider_batch.core.answers.outcome import PENDING, WITHHELD, Answer, Outcome
+from airflow_provider_batch.core.answers.outcome import PENDING, Answer, Outcome, withheld_by
 from airflow_provider_batch.core.answers.result_files import read_answers, read_rows
 from airflow_provider_batch.core.landing.refusals import RefusalGroup
 from airflow_provider_batch.core.landing.row_spending import (
@@ -345,12 +345,13 @@ class Landing:
         """Yield the rows of a shard that have no answer yet, and their duplicates."""
         ranks, submission = self._best_ranks[shard.name], self._state.shards[shard.name].latest
         pending = self._pending_answers.get(shard.name, PENDING)
+        withheld = withheld_by(self._state.finished.shared_budget if self._state.finished else "")
         source = _Source(shard.model, 0, (submission.batch_id or None) if submission else None)
         values: list[Any] = [None] * len(self._paths)
         unanswered: dict[str, Answer] = {}
         for line, row in enumerate(read_rows(self._folder, shard)):
             if ranks[line] in _UNANSWERED_RANKS and row.needed:
-                earlier_rank, answer = ranks[line], WITHHELD if ranks[line] else pending
+                earlier_rank, answer = ranks[line], withheld if ranks[line] else pending
                 ranks[line] = answer.outcome.rank
                 unanswered[row.sha256] = answer
                 if row.lands:

@@ -177,6 +177,8 @@ class Manifest(msgspec.Struct, frozen=True):
     price_list: str = "openai"
     #: maximum cost of the job in US dollars, or None for no ceiling; a `Budget` record in the ledger replaces it
     max_cost_usd: float | None = None
+    #: maximum cost of all jobs of the DAG run together, likewise
+    max_run_cost_usd: float | None = None
     #: by model: high estimate of the output tokens of one request, on average; see `core.lifecycle.budget`
     output_tokens_high: dict[str, float] = {}
     #: by model: maximum output tokens of one request, on average, for models of which every request has a cap

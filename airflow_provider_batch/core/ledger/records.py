@@ -31,6 +31,7 @@ class Failure(StrEnum):
     ACCOUNT = "account"  # billing, quota, access, or an invalid call: a person must act
     LINES = "lines"  # the provider named invalid lines: those rows fail, the others are retried
     UNKNOWN = "unknown"  # the provider gave no reason that is known, and billed nothing: submit it once more
+    BUDGET = "budget"  # a budget that several jobs share does not cover it: wait, then send it
     LOST = "lost"  # the creation was never answered, and the provider lists no such batch
 
 
@@ -228,12 +229,14 @@ class Deadline(msgspec.Struct, frozen=True, tag="deadline"):
 
 
 class Budget(msgspec.Struct, frozen=True, tag="budget"):
-    """A new ceiling, which replaces the previous one: submit was run again with a different `max_cost_usd`."""
+    """New ceilings, which replace the previous ones: submit was run again with others."""
 
     number: int
-    #: US dollars, or None for no ceiling
+    #: US dollars for the job, or None for no ceiling
     max_cost_usd: float | None
     time: datetime
+    #: US dollars for all jobs of the DAG run, or None for no ceiling
+    max_run_cost_usd: float | None = None
 
 
 class DuplicateBatch(msgspec.Struct, frozen=True, tag="duplicate_batch"):
@@ -257,6 +260,8 @@ class Finished(msgspec.Struct, frozen=True, tag="finished"):
     time: datetime
     #: names of the shards that were not sent, because they exceed the budget
     withheld: list[str] = []
+    #: if a budget that several jobs share is the reason: which one, and who holds how much of it, in full sentences
+    shared_budget: str = ""
 
 
 class Reason(msgspec.Struct, frozen=True):

@@ -225,6 +225,11 @@ class JobState(msgspec.Struct):
         return self.budget.max_cost_usd if self.budget else self.manifest.max_cost_usd
 
     @property
+    def run_ceiling(self) -> float | None:
+        """Maximum cost of all jobs of the DAG run in US dollars, or None for no ceiling."""
+        return self.budget.max_run_cost_usd if self.budget else self.manifest.max_run_cost_usd
+
+    @property
     def withheld_shards(self) -> list[ShardState]:
         """The shards that exceeded the budget at the end of the wait, and have not been sent since."""
         names = self.finished.withheld if self.finished else []

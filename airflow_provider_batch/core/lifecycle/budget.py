@@ -40,6 +40,10 @@ The guarantee that follows: as long as the mean cost of the requests that run is
 of them as the table says, the job never costs more than its ceiling. If it is k times what the table says, the batches
 that run at that time cost k times what was left of the ceiling, and nothing is sent after them. The only shard that may
 be sent without its full reservation is a single request, alone, if no smaller one is possible.
+
+A job can also be under budgets that it shares with other jobs (`shared_budget.py`). It reserves less from these, since
+it would otherwise keep the others waiting: at most twice what is expected, once there are answers. As long as there are
+none, and the reservation does not fit, a first part is sent that reserves at most a tenth of what is left.
 """
 
 from __future__ import annotations
@@ -47,11 +51,14 @@ from __future__ import annotations
 from collections import defaultdict
 from decimal import Decimal
 from math import ceil, sqrt
+from typing import NamedTuple
 
 from airflow_provider_batch.core.answers.outcome import Outcome
+from airflow_provider_batch.core.formatting import format_usd
 from airflow_provider_batch.core.ledger.job import Shard
 from airflow_provider_batch.core.ledger.records import Settled
 from airflow_provider_batch.core.ledger.state import JobState, Phase, ShardState
+from airflow_provider_batch.core.lifecycle.shared_budget import SharedBudget
 from airflow_provider_batch.core.pricing.estimate import HIGH_OUTPUT
 from airflow_provider_batch.core.pricing.input_correction import InputCorrection
 from airflow_provider_batch.core.pricing.prices import Prices, Usage
@@ -65,8 +72,37 @@ EARLIER_ANSWERS, CONFIRMED_ANSWERS = 2, 20
 #: how many times longer than the high estimate an answer without an output cap may be
 UNCAPPED_FACTOR = 25
 
+#: how many times its expected cost a batch reserves from shared budgets at most, once there are answers
+MAX_SHARED_MARGIN = 2
+#: share of what shared budgets leave that the first part of a job reserves at most, as long as there are no answers
+FIRST_PART = Decimal("0.1")
+
 #: outcomes of rows that no model answered
 _UNANSWERED = frozenset({Outcome.FAILED, Outcome.EXPIRED, Outcome.CANCELLED, Outcome.MISSING})
+
+
+class Ceiling(NamedTuple):
+    """A maximum cost, in US dollars, and how it is named in a message."""
+
+    name: str
+    usd: float
+
+    def __str__(self) -> str:
+        return f"{self.name} is {format_usd(self.usd)}"
+
+
+def ceilings_of(
+    max_cost_usd: float | None, max_run_cost_usd: float | None, connection_budget: SharedBudget | None
+) -> list[Ceiling]:
+    """Return the ceilings that a job is under, as far as they are set."""
+    ceilings = [
+        *([] if max_cost_usd is None else [Ceiling("max_cost_usd", max_cost_usd)]),
+        *([] if max_run_cost_usd is None else [Ceiling("max_run_cost_usd", max_run_cost_usd)]),
+    ]
+    if connection_budget is not None:
+        name = f"the budget per {connection_budget.per} of {connection_budget.owner}"
+        ceilings.append(Ceiling(name, float(connection_budget.usd)))
+    return ceilings
 
 
 class BudgetTracker:
@@ -166,6 +202,39 @@ class BudgetTracker:
             else:
                 unaffordable.append(shard)
         return affordable, unaffordable
+
+    def shared_reservation(self, shard: Shard) -> Decimal:
+        """Return the US dollars to reserve for a shard from budgets that the job shares with others."""
+        expected = self.expected_cost(shard)
+        if shard.synchronous:
+            # a few requests, whose cost is known at once
+            return expected
+        reservation = self.reservation(shard)
+        return min(reservation, expected * MAX_SHARED_MARGIN) if self._answers[shard.model] else reservation
+
+    def split_by_amount(self, shards: list[ShardState], usd: Decimal) -> tuple[list[ShardState], list[ShardState]]:
+        """Return the shards that an amount of shared budgets covers, taken in this order, and the others."""
+        affordable: list[ShardState] = []
+        unaffordable: list[ShardState] = []
+        for shard in shards:
+            cost = self.shared_reservation(shard.spec)
+            if cost <= usd:
+                usd -= cost
+                affordable.append(shard)
+            else:
+                unaffordable.append(shard)
+        return affordable, unaffordable
+
+    def requests_within(self, shard: Shard, usd: Decimal) -> int:
+        """Return how many requests of a shard to send first, within an amount of shared budgets; 0 if too few fit."""
+        cost = self.shared_reservation(shard)
+        if shard.requests < 2 or not cost.is_finite() or usd <= 0:
+            return 0
+        if self._answers[shard.model]:
+            requests = min(int(usd / cost * shard.requests), shard.requests - 1)
+            return requests if requests >= shard.requests * SMALLEST_PART else 0
+        requests = min(int(usd * FIRST_PART / cost * shard.requests), shard.requests - 1)
+        return max(requests, 1) if cost / shard.requests <= usd else 0
 
     def covers_at_once(self, shard: Shard) -> bool:
         """Return whether the budget covers a synchronous shard of the final pass, as far as the answers show now."""

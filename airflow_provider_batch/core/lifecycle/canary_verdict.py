@@ -7,9 +7,10 @@ their tokens show what the rest will cost.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
 from airflow_provider_batch.core.answers.outcome import Answer, Outcome
@@ -20,6 +21,7 @@ from airflow_provider_batch.core.ledger.job import Estimate
 from airflow_provider_batch.core.ledger.records import CanaryVerdict
 from airflow_provider_batch.core.ledger.samples import OutputSample
 from airflow_provider_batch.core.ledger.state import JobState
+from airflow_provider_batch.core.lifecycle.budget import Ceiling
 from airflow_provider_batch.core.lifecycle.canary_answers import (
     ModelCanary,
     check_dimensions,
@@ -58,10 +60,16 @@ class CanaryResult(NamedTuple):
 
 
 def judge_canary(
-    state: JobState, folder: Folder, schema: SchemaJudge | None, prices: Prices, now: datetime
+    state: JobState,
+    folder: Folder,
+    schema: SchemaJudge | None,
+    prices: Prices,
+    now: datetime,
+    ceilings: Sequence[Ceiling],
 ) -> CanaryResult:
     """Return the verdict on the answers of all canary shards, which must be settled.
 
+    :param ceilings: the ceilings that the job is under.
     :raises StagingError: if a result file in staging is not the one that was collected.
     """
     manifest = state.manifest
@@ -114,8 +122,9 @@ def judge_canary(
     reason = describe_stop(stopping, _describe_cost(usages, unmeasured_answers)) if stopping else ""
     stop = "" if manifest.ignore_canary else reason
     over_budget = ""
-    if state.ceiling is not None and estimate.low_usd is not None and estimate.low_usd > state.ceiling:
-        over_budget = _budget_message(estimate, state.ceiling, len(all_answers))
+    ceiling = min(ceilings, key=attrgetter("usd"), default=None)
+    if ceiling is not None and estimate.low_usd is not None and estimate.low_usd > ceiling.usd:
+        over_budget = _budget_message(estimate, ceiling, len(all_answers))
     verdict = CanaryVerdict(
         estimate,
         now,
@@ -168,11 +177,11 @@ def _usage(model: str, answers: list[Answer], prices: Prices) -> CanaryUsage:
     return CanaryUsage(count, input_tokens, output_tokens, total)
 
 
-def _budget_message(estimate: Estimate, ceiling: float, requests: int) -> str:
+def _budget_message(estimate: Estimate, ceiling: Ceiling, requests: int) -> str:
     likely = "" if estimate.likely_usd is None else f" (most likely {format_usd(estimate.likely_usd)})"
     return (
         f"Judging by the answers to the canary ({format_count(requests, 'request')} sent before all others), the job "
-        f"would cost at least {format_usd(estimate.low_usd or 0.0)}{likely}, but max_cost_usd is "
-        f"{format_usd(ceiling)}. Nothing was uploaded. Raise max_cost_usd, send fewer rows, limit the length of the "
+        f"would cost at least {format_usd(estimate.low_usd or 0.0)}{likely}, but {ceiling}. "
+        f"Nothing was uploaded. Raise {ceiling.name}, send fewer rows, limit the length of the "
         "answers or use a cheaper model. Then clear this task: it reads and renders the rows again."
     )

@@ -197,6 +197,11 @@ def only_the_budget_is_in_the_way(job: Job, plan: Plan) -> bool:
     return bool(plan.withheld) and not (plan.steps or plan.running_batch_ids or plan.wake_times)
 
 
+def shared_budget_may_have_more(job: Job, plan: Plan) -> bool:
+    """Shards are withheld, and a shared budget may cover them before the deadline."""
+    return bool(plan.withheld) and job.more_is_free_at is not None and job.exceeds_shared_budget
+
+
 # Conditions of the job: the final pass
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from airflow_provider_batch.core.ledger.records import BY_PERSON, Settled
+from airflow_provider_batch.core.ledger.records import BY_PERSON, Failure, Settled
 from airflow_provider_batch.core.ledger.state import Phase, ShardState
 from airflow_provider_batch.core.lifecycle.attempts import forgiven_attempts_after
 from airflow_provider_batch.core.lifecycle.collection import collect_again_at
@@ -155,12 +156,12 @@ def judge_the_canary(job: Job, plan: Plan) -> Plan:
 
 def send_the_canary(job: Job, plan: Plan) -> Plan:
     """Send the requests of every canary that is ready."""
+    affordable, unaffordable = job.split_by_allowance(
+        [shard for shard in job.synchronous_shards if shard in job.state.canary_shards]
+    )
     return Plan(
-        steps=tuple(
-            SendSynchronously(shard, shard.next_number, is_canary=True)
-            for shard in job.synchronous_shards
-            if shard in job.state.canary_shards
-        )
+        steps=tuple(SendSynchronously(shard, shard.next_number, is_canary=True) for shard in affordable),
+        withheld=tuple(unaffordable),
     )
 
 
@@ -192,8 +193,12 @@ def wait_for_capacity(job: Job, plan: Plan) -> Plan:
 
 
 def withhold(job: Job, plan: Plan) -> Plan:
-    """Withhold the shards that exceed the budget until a batch ends, which may cost less than was reserved for it."""
-    return Plan(withheld=tuple(job.affordable[1]), bottlenecks=("budget",))
+    """Withhold the shards that exceed the budget until a batch ends, which may cost less than was reserved for it.
+
+    While a batch runs, also plan again when a shared budget may have more. Without one, the pause sees to that.
+    """
+    free_at = job.more_is_free_at if plan.running_batch_ids and job.exceeds_shared_budget else None
+    return Plan(withheld=tuple(job.affordable[1]), bottlenecks=("budget",), wake_times=(free_at,) if free_at else ())
 
 
 def retry(job: Job, plan: Plan) -> Plan:
@@ -215,7 +220,7 @@ def divide_by_budget(job: Job, plan: Plan) -> Plan:
     return Plan(
         steps=tuple(
             Reseal(shard, shard.next_number, max(shard.spec.tokens, 1), shard.requests, first_part=requests)
-            for shard, requests in job.budget.affordable_parts(list(plan.withheld))
+            for shard, requests in job.parts_to_send_first
         )
     )
 
@@ -228,11 +233,8 @@ def send_the_final_pass(job: Job, plan: Plan) -> Plan:
 
 def _send_within_budget(job: Job, shards: list[ShardState]) -> Plan:
     """Send the shards that the budget covers. It covered all of them as sealed, before the first were answered."""
-    return Plan(
-        steps=tuple(
-            SendSynchronously(shard, shard.next_number) for shard in shards if job.budget.covers_at_once(shard.spec)
-        )
-    )
+    covered, _ = job.split_by_allowance([shard for shard in shards if job.budget.covers_at_once(shard.spec)])
+    return Plan(steps=tuple(SendSynchronously(shard, shard.next_number) for shard in covered))
 
 
 def seal_the_final_pass(job: Job, plan: Plan) -> Plan:
@@ -261,14 +263,35 @@ def wait_for_the_end(job: Job, plan: Plan) -> Wait:
 
 
 def finish(job: Job, plan: Plan) -> Finish:
-    """End the wait."""
-    return Finish()
+    """End the wait, and name the shards that a shared budget did not cover until the end."""
+    unsent = [
+        shard
+        for shard in job.state.shards.values()
+        if shard.phase in (Phase.SEALED, Phase.UPLOADED) and not _was_refused(shard)
+    ]
+    return Finish(_names(job.split_by_allowance(unsent)[1]))
+
+
+def _was_refused(shard: ShardState) -> bool:
+    """Return whether the provider refused the newest submission of a shard, so that no budget kept it from running."""
+    rejection = shard.latest.rejection if shard.latest else None
+    return rejection is not None and rejection.failure is not Failure.BUDGET
 
 
 def wait(job: Job, plan: Plan) -> Wait:
     """Wait until the cut-off at the latest."""
     ends = [job.cutoff] if job.cutoff else []
-    return Wait(list(plan.running_batch_ids), min([*plan.wake_times, *ends], default=None), bool(plan.bottlenecks))
+    return Wait(
+        list(plan.running_batch_ids),
+        min([*plan.wake_times, *ends], default=None),
+        bool(plan.bottlenecks),
+        _names(plan.withheld) if job.allowance is not None else (),
+    )
+
+
+def wait_for_the_shared_budget(job: Job, plan: Plan) -> Wait:
+    """Wait until the shared budget may have more."""
+    return Wait([], job.more_is_free_at, any_end=False, withheld=_names(plan.withheld))
 
 
 def hold(job: Job, plan: Plan) -> Hold:
@@ -278,4 +301,8 @@ def hold(job: Job, plan: Plan) -> Hold:
 
 def finish_and_name_withheld_shards(job: Job, plan: Plan) -> Finish:
     """End the wait, and name the shards that exceed the budget."""
-    return Finish(tuple(shard.name for shard in plan.withheld))
+    return Finish(_names(plan.withheld))
+
+
+def _names(shards: Iterable[ShardState]) -> tuple[str, ...]:
+    return tuple(shard.name for shard in shards)

@@ -1,6 +1,6 @@
 """Computes what happens next to a job from its recorded state, the batches as the provider shows them, and the time.
 
-    state, batch views, policy, now
+    state, batch views, policy, now, allowance
         │
         ├─ SHARD_RULES    one rule per shard: a step, something to wait for, or "ready to send"
         ├─ STAGES         one rule: the stage of the job
@@ -22,20 +22,26 @@ from datetime import datetime
 from airflow_provider_batch.core.ledger.state import JobState, Phase
 from airflow_provider_batch.core.lifecycle import rules
 from airflow_provider_batch.core.lifecycle.rule import accumulate, choose
+from airflow_provider_batch.core.lifecycle.shared_budget import Allowance
 from airflow_provider_batch.core.lifecycle.situation import Job, Plan, Situation
 from airflow_provider_batch.core.lifecycle.steps import Pause, Policy, Step
 from airflow_provider_batch.core.provider.batch import BatchView
 
 
 def next_steps(
-    state: JobState, batch_views: Mapping[str, BatchView], policy: Policy, now: datetime
+    state: JobState,
+    batch_views: Mapping[str, BatchView],
+    policy: Policy,
+    now: datetime,
+    allowance: Allowance | None = None,
 ) -> tuple[list[Step], Pause]:
     """Return the steps to do now, and how the job pauses if none of them changes anything.
 
     :param batch_views: the batches as just read from the provider, by id. A missing one was not read, and counts as
         running.
+    :param allowance: what the budgets that the job shares with others leave for it; None if there are none.
     """
-    situation = Situation(state, batch_views, policy, now)
+    situation = Situation(state, batch_views, policy, now, allowance)
     by_phase = {phase: [rule for rule in rules.SHARD_RULES if phase in rule.scope] for phase in Phase}
     shards = Plan.sum([choose(by_phase[shard.phase], situation, shard) for shard in state.shards.values()])
     job = Job(situation, shards.ready)

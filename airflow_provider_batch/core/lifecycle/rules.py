@@ -39,8 +39,8 @@ whose batch is not settled, because that answer may still come, and the row woul
 When a person CANCELS the job, running batches are cancelled and collected too, but there is no final pass. Clearing a
 task of the job ends this stage. Clearing the wait can also set a new deadline (see `deadline.py`).
 
-`capacity.py` decides how many shards of a model are sent at a time, `budget.py` how many the ceiling allows, and
-`attempts.py` which rows are retried.
+`capacity.py` decides how many shards of a model are sent at a time, `budget.py` how many the ceiling allows,
+`shared_budget.py` what other jobs leave of a connection's or a run's budget, and `attempts.py` which rows are retried.
 """
 
 from __future__ import annotations
@@ -319,7 +319,13 @@ def _apply_final_pass_rules(job: Job, plan: Plan) -> Plan:
 JOB_RULES: tuple[JobRule, ...] = (
     Rule("always", always, "Apply the rules of the final pass.", _apply_final_pass_rules, (Stage.OVER,)),
     Rule("always", always, "Record the verdict on the canary.", consequences.judge_the_canary, (Stage.VERDICT,)),
-    Rule("always", always, "Send every canary that is ready.", consequences.send_the_canary, (Stage.CANARY,)),
+    Rule(
+        "always",
+        always,
+        "Send every canary that is ready and that the shared budgets cover.",
+        consequences.send_the_canary,
+        (Stage.CANARY,),
+    ),
     Rule(
         "a ready shard of several rows is too large for the queue capacity of its model",
         conditions.shard_is_too_large,
@@ -401,7 +407,7 @@ PAUSES: tuple[PauseRule, ...] = (
     Rule(
         "the cut-off has passed",
         conditions.cutoff_has_passed,
-        "Finish. The landing judges the rows without an answer.",
+        "Finish. The landing judges the rows without an answer. Shards that exceed a shared budget are withheld.",
         consequences.finish,
     ),
     Rule(
@@ -411,6 +417,12 @@ PAUSES: tuple[PauseRule, ...] = (
         consequences.wait,
     ),
     Rule("a person must act", conditions.job_is_held, "Hold the job. Everything is kept.", consequences.hold),
+    Rule(
+        "shards exceed a budget that the job shares with others, and more of it may become free before the deadline",
+        conditions.shared_budget_may_have_more,
+        "Wait until its next period, or read it again after the backoff if other jobs hold reservations.",
+        consequences.wait_for_the_shared_budget,
+    ),
     Rule(
         "otherwise",
         always,

@@ -14,6 +14,7 @@ from airflow_provider_batch.core.lifecycle.attempts import Retries, UnansweredRo
 from airflow_provider_batch.core.lifecycle.budget import BudgetTracker
 from airflow_provider_batch.core.lifecycle.capacity import Admission, admit, uploads_resume_at
 from airflow_provider_batch.core.lifecycle.deadline import cutoff
+from airflow_provider_batch.core.lifecycle.shared_budget import Allowance
 from airflow_provider_batch.core.lifecycle.steps import Policy, Step
 from airflow_provider_batch.core.provider.batch import BatchView
 
@@ -57,11 +58,20 @@ class Plan(NamedTuple):
 class Situation:
     """A job at one time: the state of its ledger, the batches as the provider shows them, the policy, and the time."""
 
-    def __init__(self, state: JobState, batch_views: Mapping[str, BatchView], policy: Policy, now: datetime) -> None:
+    def __init__(
+        self,
+        state: JobState,
+        batch_views: Mapping[str, BatchView],
+        policy: Policy,
+        now: datetime,
+        allowance: Allowance | None = None,
+    ) -> None:
         self.state, self.batch_views, self.policy, self.now = state, batch_views, policy, now
         #: when batches are cancelled; None before a wait has started
         self.cutoff = cutoff(state, policy)
         self.is_past_cutoff = self.cutoff is not None and now >= self.cutoff
+        #: what the budgets that the job shares with others leave for it; None if there are none
+        self.allowance = allowance
         self.is_cancelled = state.is_cancelled
         #: whether nothing more is sent, except by the final pass
         self.is_ending = self.is_past_cutoff or self.is_cancelled
@@ -88,7 +98,7 @@ class Job(Situation):
     """A job whose shards have been planned one by one. Values that several rules need are computed once, on demand."""
 
     def __init__(self, situation: Situation, ready: tuple[ShardState, ...]) -> None:
-        super().__init__(situation.state, situation.batch_views, situation.policy, situation.now)
+        super().__init__(situation.state, situation.batch_views, situation.policy, situation.now, situation.allowance)
         #: shards to send as batches, and shards to send synchronously
         self.batch_shards = [shard for shard in ready if not shard.spec.synchronous]
         self.synchronous_shards = [shard for shard in ready if shard.spec.synchronous]
@@ -105,9 +115,45 @@ class Job(Situation):
 
     @cached_property
     def affordable(self) -> tuple[list[ShardState], list[ShardState]]:
-        """The admitted shards that the budget covers, and those that exceed it. Only batches need queue capacity."""
+        """The admitted shards that the budgets cover, and those that exceed them. Only batches need queue capacity."""
+        covered, withheld = self._covered_by_ceiling
+        affordable, unaffordable = self.split_by_allowance(covered)
+        return affordable, [*withheld, *unaffordable]
+
+    @cached_property
+    def _covered_by_ceiling(self) -> tuple[list[ShardState], list[ShardState]]:
         shards = [*self.synchronous_shards, *self.admission.admitted]
         return (shards, []) if self.state.ceiling is None else self.budget.split_affordable(shards)
+
+    def split_by_allowance(self, shards: list[ShardState]) -> tuple[list[ShardState], list[ShardState]]:
+        """Return the shards that the shared budgets cover, taken in this order, and the others."""
+        return (shards, []) if self.allowance is None else self.budget.split_by_amount(shards, self.allowance.usd)
+
+    @property
+    def parts_to_send_first(self) -> list[tuple[ShardState, int]]:
+        """The shards to divide because a budget covers only a part, with the number of requests to send first."""
+        covered, withheld = self._covered_by_ceiling
+        parts = [] if self.state.ceiling is None else self.budget.affordable_parts(withheld)
+        if parts or self.allowance is None:
+            return parts
+        for shard in self.split_by_allowance(covered)[1]:
+            requests = self.budget.requests_within(shard.spec, self.allowance.usd)
+            if requests:
+                return [(shard, requests)]
+        return []
+
+    @property
+    def more_is_free_at(self) -> datetime | None:
+        """When the shared budgets may have more for the job, before its cut-off; None if that cannot happen."""
+        free_at = None if self.allowance is None else self.allowance.free_at
+        is_too_late = free_at is not None and self.cutoff is not None and free_at >= self.cutoff
+        return None if is_too_late else free_at
+
+    @property
+    def exceeds_shared_budget(self) -> bool:
+        """Whether a shared budget, and not the job's own ceiling, keeps shards or the canary from being sent."""
+        canaries = [shard for shard in self.synchronous_shards if shard in self.state.canary_shards]
+        return bool(self.split_by_allowance(canaries)[1] or self.split_by_allowance(self._covered_by_ceiling[0])[1])
 
     @cached_property
     def retries(self) -> Retries:

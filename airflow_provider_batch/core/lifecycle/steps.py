@@ -183,6 +183,8 @@ class Wait(NamedTuple):
     until: datetime | None
     #: whether more can be done as soon as any batch ends, because shards wait for queue capacity or budget
     any_end: bool
+    #: names of the shards that exceed what a shared budget leaves now
+    withheld: tuple[str, ...] = ()
 
 
 class Hold(NamedTuple):

@@ -18,7 +18,7 @@ import msgspec
 #: keys of a connection's extra that mean something here or to the hook of the OpenAI provider
 EXTRA_KEYS = frozenset(
     {
-        *("openai_client_kwargs", "auth_type", "batch_limits", "batch_prices", "batch_flex"),
+        *("openai_client_kwargs", "auth_type", "batch_limits", "batch_budget", "batch_prices", "batch_flex"),
         *("workload_identity_provider", "identity_provider_id", "service_account_id", "refresh_buffer_seconds"),
         *("token_file_path", "resource", "object_id", "client_id", "msi_res_id", "api_version", "audience"),
         *("token_provider", "token_type"),

@@ -53,6 +53,7 @@ FINAL_PASS_CONCURRENCY = 16
 _REASONS = {
     "at_deadline_rows": "at_deadline_rows allows no more",
     "max_cost_usd": "max_cost_usd does not cover more",
+    "shared_budget": "a budget that the job shares with others does not cover more",
     "no_flex": "their model has no flex tier",
     "unsettled": "batches that had not ended may still return answers",
 }
@@ -61,9 +62,9 @@ _REASONS = {
 class Allowance:
     """How many more rows may be sent, and what they may cost. The first row that exceeds it ends the final pass."""
 
-    def __init__(self, rows: int, usd: Decimal | None) -> None:
-        """`usd`: US dollars that may still be spent, or None if there is no ceiling."""
-        self._rows, self._usd = rows, usd
+    def __init__(self, rows: int, usd: Decimal | None, limit: str = "max_cost_usd") -> None:
+        """`usd`: US dollars that may still be spent, or None if there is no ceiling; `limit`: what limits them."""
+        self._rows, self._usd, self._limit = rows, usd, limit
         self._exceeded_limit = ""
         #: number of rows left out, by reason
         self.left_out: Counter[str] = Counter()
@@ -86,7 +87,7 @@ class Allowance:
         if not self._exceeded_limit and self._rows < 1:
             self._exceeded_limit = "at_deadline_rows"
         if not self._exceeded_limit and self._usd is not None and (cost is None or cost > self._usd):
-            self._exceeded_limit = "max_cost_usd"
+            self._exceeded_limit = self._limit
         if self._exceeded_limit:
             self.left_out[self._exceeded_limit] += 1
             return False
@@ -124,6 +125,7 @@ def seal_final_pass(
     claim: Callable[[ShardState, int], bool],
     now: datetime,
     flex_models: Collection[str] = (),
+    shared_usd: Decimal | None = None,
 ) -> RetryRound | None:
     """Seal the rows of the final pass as a retry round and return it.
 
@@ -132,11 +134,14 @@ def seal_final_pass(
     :param claim: claims a shard that was never sent, so that no other worker sends it; returns False if another worker
         already sends it.
     :param flex_models: the models that have the flex tier.
+    :param shared_usd: US dollars that the budgets leave that the job shares with others; None if there are none.
     """
     state = ledger.state()
     if state.next_retry_round != step.number:
         return None
-    allowance = Allowance(policy.at_deadline_rows, BudgetTracker(state).remaining)
+    amounts = {"max_cost_usd": BudgetTracker(state).remaining, "shared_budget": shared_usd}
+    limits = [(usd, name) for name, usd in amounts.items() if usd is not None]
+    allowance = Allowance(policy.at_deadline_rows, *min(limits, default=(None, "")))
     builder = _FinalPassBuilder(ledger, state, allowance, policy.at_deadline_lane)
 
     def has_lane(shard: ShardState, rows: int) -> bool:

@@ -17,6 +17,7 @@ from airflow_provider_batch.core.answers.result_files import read_rows
 from airflow_provider_batch.core.ledger.fold import fold
 from airflow_provider_batch.core.ledger.job import Estimate, Shard
 from airflow_provider_batch.core.ledger.samples import InputSample, OutputSample
+from airflow_provider_batch.core.lifecycle.budget import ceilings_of
 from airflow_provider_batch.core.lifecycle.canary_verdict import CanaryResult, judge_canary
 from airflow_provider_batch.core.pricing.estimate import CanaryUsage, RemainingRequests, estimate_after_canary
 from airflow_provider_batch.core.pricing.prices import Prices, Usage
@@ -138,7 +139,7 @@ def verdict_on(folder: LocalFolder, answers: list[bytes], *, remaining: int = 8,
     reported = [tokens for tokens in map(_input_tokens, answers) if tokens]
     settled = settle(folder, shards[0], answers, input_tokens=sum(reported), estimated_input_tokens=100 * len(reported))
     state = fold(manifest_of(shards, **{"estimate": estimate, **manifest}), [settled])
-    return judge_canary(state, folder, None, Prices(), NOW)
+    return judge_canary(state, folder, None, Prices(), NOW, ceilings_of(state.ceiling, None, None))
 
 
 @pytest.mark.parametrize(

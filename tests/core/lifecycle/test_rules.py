@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import msgspec
@@ -31,6 +32,7 @@ from airflow_provider_batch.core.ledger.state import Phase
 from airflow_provider_batch.core.lifecycle import rules
 from airflow_provider_batch.core.lifecycle.next_steps import next_steps
 from airflow_provider_batch.core.lifecycle.rule import Rule, always
+from airflow_provider_batch.core.lifecycle.shared_budget import Allowance
 from airflow_provider_batch.core.lifecycle.situation import Stage
 from airflow_provider_batch.core.lifecycle.steps import (
     CANCEL_GRACE,
@@ -126,10 +128,12 @@ class Example(NamedTuple):
     shards: tuple[Shard, ...] = (plain_shard("s0001"),)
     batch: BatchView = RUNNING
     ceiling: float | None = None
+    allowance: Allowance | None = None
 
     def play(self) -> tuple[list[str], Pause]:
         manifest = manifest_of(list(self.shards), max_cost_usd=self.ceiling, prices=PRICES)
-        steps, pause = next_steps(fold(manifest, self.records), {self.batch.id: self.batch}, self.policy, self.now)
+        state = fold(manifest, self.records)
+        steps, pause = next_steps(state, {self.batch.id: self.batch}, self.policy, self.now, self.allowance)
         return [describe(step) for step in steps], pause
 
 
@@ -298,6 +302,13 @@ EXAMPLES: dict[tuple[str, str, str], Example] = {
     ),
     ("PAUSES", "", "something_is_awaited"): Example(live(), [], WAIT_FOR_THE_BATCH),
     ("PAUSES", "", "job_is_held"): Example(refused(Failure.ACCOUNT, "pay"), [], Hold("pay")),
+    ("PAUSES", "", "shared_budget_may_have_more"): Example(
+        [],
+        [],
+        Wait([], NOW + SECOND, False, ("s0001",)),
+        shards=PRICED,
+        allowance=Allowance(Decimal(0), NOW + SECOND, "Other jobs hold it."),
+    ),
     ("PAUSES", "", "always"): Example([], ["Upload s0001"], Finish()),
 }
 NAMES = [name for table in TABLES for name in rule_names(table)]
