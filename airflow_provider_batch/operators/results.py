@@ -38,6 +38,7 @@ from airflow_provider_batch.core.landing.refusals import group_refusals, refusal
 from airflow_provider_batch.core.landing.summary import failure_message, landed_record
 from airflow_provider_batch.core.ledger.job import Manifest
 from airflow_provider_batch.core.ledger.records import Landed
+from airflow_provider_batch.core.lifecycle.receipt import receipt
 from airflow_provider_batch.core.lifecycle.summary import JobSummary, landing_result, summarize
 from airflow_provider_batch.core.schema.columns import Column
 from airflow_provider_batch.core.schema.native import plain
@@ -91,6 +92,8 @@ class BatchResultsOperator(BaseOperator):
     * `cost_usd`, and `standard_cost_usd`, the cost of the same answers without the Batch API: US dollars as text, or
       None if the price or the tokens of an answer are unknown
     * `cost`, the cost and the estimate as text for people, such as "$0.12 (estimate: $0.10 to $0.21)"
+    * `lanes`, the number of answers by lane: "batch", "flex" and "standard"
+    * `receipt`, sentences with the list price, what was paid and saved, and whether the deadline was met
     * `retried`, the number of requests in attempts after the first, and `retried_cost_usd`, the part of `cost_usd` that
       was spent on them
     * `paid_twice`, the number of requests that were answered in two batches of the same attempt
@@ -319,6 +322,7 @@ class BatchResultsOperator(BaseOperator):
             f": {outcomes}" if outcomes else "",
             format_usd(record.cost_usd),
         )
+        self.log.info("Receipt. %s", receipt(record))
         if record.lowest_cost_usd != record.cost_usd:
             self.log.info(
                 "The cost counts cached input at the full batch price, because no source says whether batches have a "

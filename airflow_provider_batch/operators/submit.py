@@ -47,6 +47,7 @@ from airflow_provider_batch.core.lifecycle.generation import Action, Decision
 from airflow_provider_batch.core.lifecycle.steps import Finish, Hold, Policy, Void
 from airflow_provider_batch.core.lifecycle.summary import preview_reference, reference_of, summarize
 from airflow_provider_batch.core.pricing.prices import Prices
+from airflow_provider_batch.core.provider.lane import FLEX_ENDPOINTS, Lane
 from airflow_provider_batch.core.provider.limits import read_limits
 from airflow_provider_batch.core.requests.preview import render_preview
 from airflow_provider_batch.core.requests.render import RequestSpec, check
@@ -76,6 +77,8 @@ if TYPE_CHECKING:
 ROW_ARGUMENTS = ("custom_id", "model", "system", "prompt", "body", "request", "output_schema")
 #: choices for `delete_remote_files`
 DELETE_REMOTE_FILES = DELETE_NEVER, DELETE_AFTER_COLLECT = ("never", "after_collect")
+#: choices for `lane`
+LANES = BATCH, FLEX, AUTO = ("batch", "flex", "auto")
 #: choices for `on_empty`
 ON_EMPTY = SUCCEED, SKIP, FAIL = ("succeed", "skip", "fail")
 #: XCom key of the first requests of a preview
@@ -101,6 +104,7 @@ _TEMPLATED: Mapping[str, Callable[[str, Any], Any]] = {
     "resubmit": parse_bool,
     "stop_after_canary": parse_bool,
     "preview": parse_bool,
+    "lane": partial(parse_choice, choices=LANES),
 }
 
 
@@ -184,12 +188,13 @@ class BatchSubmitOperator(BaseOperator):
         connection, or `{"conn_id": …, "table": …}`. A row whose request succeeded there is not sent. It lands with that
         answer and its batch_id, and with attempt 0, no tokens and no cost. The table is read once. If it does not
         exist yet, as on the first run of a job that lands in it, every row is sent.
-    :param canary: number of requests per model, at most 20, to send synchronously before anything is uploaded, at
-        the standard price; 0 sends none. They come from all over the query, and are at most a quarter of the model's
-        requests, rounded up. Their answers land like all others. Submit fails, and nothing is uploaded, if no canary
-        request of a model gets a usable answer (all of them are cut off, empty, refused, invalid against the schema, or
-        failed for a reason that does not concern a single row), or if even the low end of the estimate by their answers
-        exceeds `max_cost_usd`. Default: 2, and 0 for Azure, whose batch deployments accept only batches.
+    :param canary: number of requests per model, at most 20, to send synchronously before anything is uploaded: on the
+        flex tier, at the price of a batch, if the model has it, and otherwise at the standard price; 0 sends none. They
+        come from all over the query, and are at most a quarter of the model's requests, rounded up. Their answers land
+        like all others. Submit fails, and nothing is uploaded, if no canary request of a model gets a usable answer
+        (all of them are cut off, empty, refused, invalid against the schema, or failed for a reason that does not
+        concern a single row), or if even the low end of the estimate by their answers exceeds `max_cost_usd`. Default:
+        2, and 0 for Azure, whose batch deployments accept only batches.
     :param ignore_canary: send all requests even if no canary request got a usable answer. The log says what came back.
         `max_cost_usd` still applies.
     :param resubmit: when the task is cleared, send and pay for every row again instead of keeping the unchanged ones.
@@ -208,6 +213,10 @@ class BatchSubmitOperator(BaseOperator):
     :param preview: render, check and price the job and show its first requests, without sealing or sending anything.
         The task pushes two more XComs: `preview`, the first requests, and `preview_text`, Markdown with the counts,
         the estimate and these requests, for example for the body of an `ApprovalOperator`.
+    :param lane: how the rows are sent after the canary. "batch" sends them in batches, which may take 24 hours. "flex"
+        sends them one by one on OpenAI's flex tier, which costs the same and usually answers within minutes; the task
+        sends 16 at a time and ends when all are answered. "auto" selects "flex" for jobs of up to 300 rows, and
+        otherwise "batch". Rows that flex does not take, and models without flex, are sent in batches. Default: "batch".
     :param on_empty: what to do if the query returns no rows: "succeed", "skip" or "fail".
     :raises AirflowFailException: if the arguments or the rows are wrong. Nothing was uploaded.
     :raises JobHeldError: if the account or the connection needs attention. Fix it, then clear the task.
@@ -231,6 +240,7 @@ class BatchSubmitOperator(BaseOperator):
         "resubmit",
         "stop_after_canary",
         "preview",
+        "lane",
         *ROW_ARGUMENTS,
     )
     template_ext: Sequence[str] = (".sql",)
@@ -281,6 +291,7 @@ class BatchSubmitOperator(BaseOperator):
         delete_remote_files: str = DELETE_NEVER,
         stop_after_canary: bool | str = False,
         preview: bool | str = False,
+        lane: str = BATCH,
         on_empty: str = SUCCEED,
         **kwargs: Any,
     ) -> None:
@@ -318,6 +329,7 @@ class BatchSubmitOperator(BaseOperator):
         self.delete_remote_files = parse_choice("delete_remote_files", delete_remote_files, DELETE_REMOTE_FILES)
         self.stop_after_canary: Any = stop_after_canary
         self.preview: Any = preview
+        self.lane: Any = lane
         self.on_empty = parse_choice("on_empty", on_empty, ON_EMPTY)
         self._kill_switch = KillSwitch()
         check_templated(self, _TEMPLATED)
@@ -403,6 +415,12 @@ class BatchSubmitOperator(BaseOperator):
         BatchJobLink.persist(context, folder.uri)
         if not ledger.manifest.requests:
             self._handle_no_rows()
+        if self.lane == FLEX and ledger.manifest.lane is not Lane.FLEX:
+            self.log.warning(
+                "lane is 'flex', but connection %r or endpoint %s has no flex tier, so all requests go to batches",
+                self.openai_conn_id,
+                self.endpoint,
+            )
         self._send(ledger, hook)
         ledger.add(Submitted(datetime.now(UTC)))
         if self.stop_after_canary:
@@ -483,6 +501,8 @@ class BatchSubmitOperator(BaseOperator):
             ignore_canary=self.ignore_canary,
             retention_days=self.retention / timedelta(days=1) if self.retention is not None else None,
             delete_remote_files=self.delete_remote_files == DELETE_AFTER_COLLECT,
+            lane=None if self.lane == AUTO else Lane(self.lane),
+            has_flex=hook.has_flex and self.endpoint in FLEX_ENDPOINTS,
         )
 
     def _source(self, context: Context, hook: BatchHook) -> Source:

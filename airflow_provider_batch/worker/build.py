@@ -24,6 +24,7 @@ from airflow_provider_batch.core.lifecycle.lessons import LearnedFacts
 from airflow_provider_batch.core.lifecycle.shared_budget import SharedBudget
 from airflow_provider_batch.core.pricing.estimate import Estimator
 from airflow_provider_batch.core.pricing.prices import Prices
+from airflow_provider_batch.core.provider.lane import Lane
 from airflow_provider_batch.core.provider.limits import Limits
 from airflow_provider_batch.core.requests.answer_size import dimensions_of
 from airflow_provider_batch.core.requests.endpoints import EMBEDDINGS
@@ -42,6 +43,8 @@ from airflow_provider_batch.worker.reuse import RenderedRow, with_reused_answers
 
 #: number of requests that a preview shows
 SAMPLE_REQUESTS = 3
+#: with lane="auto", the most rows of a job that is sent on flex
+AUTO_LANE_ROWS = 300
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -77,6 +80,10 @@ class Plan(msgspec.Struct, frozen=True):
     max_run_cost_usd: float | None = None
     #: the budget that all jobs of the connection share
     connection_budget: SharedBudget | None = None
+    #: the lane of the rows after the canary: BATCH, FLEX, or None if their number decides
+    lane: Lane | None = Lane.BATCH
+    #: whether the server and the endpoint have the flex tier
+    has_flex: bool = False
     #: what earlier jobs learned about queue limits and about the tokens of requests and answers
     learned: LearnedFacts = LearnedFacts()
 
@@ -240,6 +247,7 @@ class _Builder:
             retention_days=plan.retention_days,
             ignore_canary=plan.ignore_canary,
             delete_remote_files=plan.delete_remote_files,
+            lane=_choose_lane(plan, sealer.requests),
             reuse_from=reuse_from,
             duplicate_files=sealer.duplicate_files,
             reused_files=sealer.reused_files,
@@ -254,6 +262,12 @@ class _Builder:
             return Build(previous.manifest, self._sample, self._has_more_rows, self._kept_rows, is_unchanged=True)
         next_manifest = previous.next_manifest(manifest, self._sealer, self._prefix)
         return Build(next_manifest, self._sample, self._has_more_rows, self._kept_rows)
+
+
+def _choose_lane(plan: Plan, requests: int) -> Lane:
+    if not plan.has_flex:
+        return Lane.BATCH
+    return plan.lane or (Lane.FLEX if requests <= AUTO_LANE_ROWS else Lane.BATCH)
 
 
 def _carried_columns(names: list[str], rows: Rows) -> CarriedColumns:

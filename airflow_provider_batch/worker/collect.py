@@ -25,7 +25,7 @@ from airflow_provider_batch.core.answers.agreement import (
     describe_disagreement,
 )
 from airflow_provider_batch.core.answers.caps import is_cut_off
-from airflow_provider_batch.core.answers.outcome import Outcome
+from airflow_provider_batch.core.answers.outcome import FLEX_UNAVAILABLE, Outcome
 from airflow_provider_batch.core.answers.result_files import count_lines, read_answers, read_rows
 from airflow_provider_batch.core.ledger.ledger import Ledger
 from airflow_provider_batch.core.ledger.records import CollectedFile, CollectionFailed, Failure, Settled
@@ -209,7 +209,7 @@ class Collector:
         folder, manifest = self.ledger.folder, self.ledger.manifest
         rows = read_rows(folder, shard.spec)
         outcomes: Counter[Outcome] = Counter()
-        transient = cut_off = answers = output_tokens = 0
+        transient = cut_off = flex_refused = answers = output_tokens = 0
         input_answers = input_tokens = estimated_input_tokens = 0
         output_squares = output_logs = input_squares = 0.0
         cost: Decimal | None = Decimal(0)
@@ -217,6 +217,7 @@ class Collector:
             outcomes[answer.outcome] += 1
             transient += answer.outcome is Outcome.FAILED and answer.transient
             cut_off += is_cut_off(answer)
+            flex_refused += answer.error_code == FLEX_UNAVAILABLE
             usage = answer.usage
             if not usage.is_zero:
                 if usage.output_tokens is not None:
@@ -238,6 +239,7 @@ class Collector:
             outcomes={outcome.value: outcomes[outcome] for outcome in Outcome if outcomes[outcome]},
             transient=transient,
             cut_off=cut_off,
+            flex_refused=flex_refused,
             answers=answers,
             output_tokens=output_tokens,
             output_squares=output_squares,

@@ -7,13 +7,14 @@ retry round, only one record is created; the files of the other worker stay behi
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from datetime import datetime
 from random import Random
 
 import msgspec
 
 from airflow_provider_batch.core.answers.caps import CAP_RAISE_FACTOR, is_cut_off, raise_cap
+from airflow_provider_batch.core.answers.outcome import FLEX_UNAVAILABLE
 from airflow_provider_batch.core.answers.result_files import read_answers, read_rows
 from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.core.ledger.job import RowIndex, Shard
@@ -24,6 +25,7 @@ from airflow_provider_batch.core.ledger.state import JobState, ShardState
 from airflow_provider_batch.core.lifecycle import attempts
 from airflow_provider_batch.core.lifecycle.steps import Policy, Reseal, Retry
 from airflow_provider_batch.core.pricing.input_correction import InputCorrection
+from airflow_provider_batch.core.provider.lane import Lane
 from airflow_provider_batch.core.schema.judge import SchemaJudge
 from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.worker.log import Log
@@ -90,13 +92,16 @@ class Resealer:
         """Seal the rows of a settled submission that are retried. Return whether the output cap of any is raised."""
         folder, spec = self.ledger.folder, shard.spec
         rows = read_rows(folder, spec)
-        cut_off_by_line = {
-            line: is_cut_off(answer)
+        has_attempts_left = attempts.has_attempts_left(state, shard, settled, self.policy)
+        answers = {
+            line: answer
             for line, answer in read_answers(folder, spec, settled, rows, state.manifest.endpoint, self._judge)
             if attempts.is_retryable(answer, settled, self.policy)
+            and (has_attempts_left or answer.error_code == FLEX_UNAVAILABLE)
         }
-        raised_lines = {line for line, cut_off in cut_off_by_line.items() if cut_off}
-        self._pack_rows(sealer, spec, rows, cut_off_by_line, attempts.next_attempt(shard, settled), raised_lines)
+        attempt_by_line = {line: attempts.next_attempt(shard, settled, answer) for line, answer in answers.items()}
+        raised_lines = {line for line, answer in answers.items() if is_cut_off(answer)}
+        self._pack_rows(sealer, spec, rows, attempt_by_line, raised_lines)
         return bool(raised_lines)
 
     def _pack_rows(
@@ -104,22 +109,23 @@ class Resealer:
         sealer: Sealer,
         shard: Shard,
         rows: list[RowIndex],
-        lines: Container[int],
-        attempt: int,
+        attempt_by_line: Mapping[int, int],
         raised_lines: Container[int] = (),
     ) -> None:
         """Seal these lines of a shard again. The index of each row names the shard in which it was sealed first.
 
+        :param attempt_by_line: the lines, and the number of the attempt of each.
         :param raised_lines: lines whose output cap is raised. A request without a cap cannot be raised and is left out.
         """
         with open_sealed(self.ledger.folder, shard.file, shard.sha256) as file:
             for number, sealed_line in enumerate(file):
-                if number in lines and rows[number].needed:
+                if number in attempt_by_line and rows[number].needed:
                     line = raise_cap(sealed_line) if number in raised_lines else sealed_line
                     if line is None:
                         continue
                     row = rows[number]
                     origin = row if row.origin else msgspec.structs.replace(row, origin=shard.name, line=number)
+                    attempt = attempt_by_line[number]
                     sealer.add_line(shard.model, line, origin, inputs=row.inputs, tokens=row.tokens, attempt=attempt)
 
     def reseal(self, step: Reseal) -> None:
@@ -137,13 +143,12 @@ class Resealer:
         first_lines = spread(step.first_part, shard.requests)
         try:
             if first_lines:
-                self._pack_rows(sealer, shard, rows, first_lines, shard.attempt)
+                self._pack_rows(sealer, shard, rows, dict.fromkeys(first_lines, shard.attempt))
                 sealer.cut()
             other_lines = set(range(shard.requests)).difference(first_lines)
-            self._pack_rows(sealer, shard, rows, other_lines, shard.attempt)
-            parts = [
-                msgspec.structs.replace(part, cap_factor=shard.cap_factor, lane=shard.lane) for part in sealer.finish()
-            ]
+            self._pack_rows(sealer, shard, rows, dict.fromkeys(other_lines, shard.attempt))
+            lane = step.lane or shard.lane
+            parts = [msgspec.structs.replace(part, cap_factor=shard.cap_factor, lane=lane) for part in sealer.finish()]
         finally:
             sealer.abandon()
         # if another worker has sealed a retry round with this number, a later look-up finds that the claim created no
@@ -161,6 +166,15 @@ class Resealer:
     def _log_parts(self, step: Reseal, parts: list[Shard]) -> None:
         shard, correction = step.shard.spec, InputCorrection(self.ledger.state())
         requests = format_count(shard.requests, "request")
+        if step.lane is Lane.FLEX:
+            self.log.info(
+                "%s: %s will be sent to %s on flex, which costs as much as a batch. What flex does not take goes to a "
+                "batch.",
+                shard.name,
+                requests,
+                shard.model,
+            )
+            return
         if step.first_part:
             self.log.info(
                 "%s: %s may cost more than max_cost_usd leaves, so %s from all over the shard will be sent first. The "

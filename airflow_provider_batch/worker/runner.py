@@ -45,6 +45,7 @@ from airflow_provider_batch.core.lifecycle.budget import BudgetTracker, ceilings
 from airflow_provider_batch.core.lifecycle.canary_verdict import judge_canary
 from airflow_provider_batch.core.lifecycle.capacity import uploads_resume_at
 from airflow_provider_batch.core.lifecycle.collection import describe_held, held_batches
+from airflow_provider_batch.core.lifecycle.deadline import cutoff
 from airflow_provider_batch.core.lifecycle.next_steps import next_steps
 from airflow_provider_batch.core.lifecycle.shared_budget import Allowance
 from airflow_provider_batch.core.lifecycle.steps import (
@@ -363,7 +364,10 @@ class Runner:
 
         def start(step: SendSynchronously) -> bool:
             state = self.ledger.state()
-            is_over = state.deadline is not None and self._clock() >= state.deadline + FINAL_PASS_WINDOW
+            end = cutoff(state, self.policy)
+            if state.deadline is not None and step.shard.name in {shard.name for shard in state.final_pass_shards}:
+                end = state.deadline + FINAL_PASS_WINDOW
+            is_over = end is not None and self._clock() >= end
             if self._must_plan_again or is_over or state.is_cancelled:
                 return False
             claimed_at = None if is_canary else self._clock()

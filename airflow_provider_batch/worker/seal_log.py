@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from airflow_provider_batch.core.formatting import format_count, format_usd_range
+from airflow_provider_batch.core.pricing.prices import Prices
+from airflow_provider_batch.core.provider.lane import Lane
 from airflow_provider_batch.core.schema.author_schema import schema_changes
 from airflow_provider_batch.worker.build import Build
 from airflow_provider_batch.worker.log import Log
@@ -26,6 +28,11 @@ def log_build(log: Log, build: Build, *, compared: bool = False) -> None:
         format_count(len(manifest.shards), "shard"),
         format_count(sum(shard.bytes for shard in manifest.shards), "byte"),
     )
+    if manifest.lane is Lane.FLEX:
+        prices = Prices(manifest.prices, manifest.price_list)
+        for model in sorted({shard.model for shard in manifest.shards}):
+            if not prices.has_flex(model):
+                log.warning("Model %s has no flex tier, so its requests are sent in batches", model)
     changes = schema_changes(manifest.author_schema) if manifest.author_schema is not None else []
     if changes:
         first = " | ".join(changes[:MAX_CHANGES])

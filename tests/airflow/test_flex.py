@@ -197,3 +197,72 @@ def test_a_flex_request_that_was_cut_off_is_not_repeated(
 
     assert server.calls()["synchronous"] == 5
     assert land["outcomes"] == {"failed": 5}
+
+
+# A job that is sent on flex
+
+
+@pytest.mark.parametrize("lane", ["flex", "auto"])
+def test_a_small_job_goes_straight_to_flex(
+    warehouse: Path, server: LocalServer, count_calls: Callable[[], dict[str, int]], lane: str
+) -> None:
+    result = run_job(lane=lane, canary=2)
+
+    assert count_calls() == {"synchronous": 5, "upload": 0, "create": 0}
+    land = result.return_values["land"]
+    assert land["outcomes"] == {"succeeded": 5}
+    assert land["lanes"] == {"flex": 5}
+    assert all(cost == pytest.approx(standard / 2) for cost, standard in costs(warehouse))
+    assert land["receipt"].endswith("5 answers: 5 on flex (100% at the batch price). Deadline met, 30.0 h early.")
+
+
+def test_auto_sends_a_job_of_more_rows_in_a_batch(
+    warehouse: Path, count_calls: Callable[[], dict[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_provider_batch.worker import build
+
+    monkeypatch.setattr(build, "AUTO_LANE_ROWS", 4)
+
+    land = run_job(lane="auto", canary=2).return_values["land"]
+
+    assert count_calls() == {"synchronous": 2, "upload": 1, "create": 1}
+    assert land["lanes"] == {"flex": 2, "batch": 3}
+
+
+def test_rows_that_flex_does_not_take_go_to_a_batch_and_this_is_not_an_attempt(
+    warehouse: Path, serve_flex: Callable[..., LocalServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_provider_batch.worker import synchronous
+
+    monkeypatch.setattr(synchronous, "ROWS", synchronous.ROWS._replace(flex=synchronous.Tries((), 10.0)))
+    server = serve_flex(flex_unavailable=1)
+
+    land = run_job(lane="flex", canary=0, wait={"max_attempts": 1}).return_values["land"]
+
+    assert (server.calls()["synchronous"], server.calls()["create"]) == (5, 1)
+    assert (land["outcomes"], land["lanes"]) == ({"succeeded": 5}, {"batch": 5})
+    assert query(warehouse, "SELECT DISTINCT attempt FROM answers") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"model": "gpt-4.1-mini"}, {"endpoint": "/v1/completions", "max_output_tokens": 100}]
+)
+def test_what_has_no_flex_tier_goes_to_a_batch_and_the_log_says_so(
+    warehouse: Path,
+    count_calls: Callable[[], dict[str, int]],
+    arguments: dict[str, Any],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    land = run_job(lane="flex", canary=0, **arguments).return_values["land"]
+
+    assert count_calls() == {"synchronous": 0, "upload": 1, "create": 1}
+    assert land["outcomes"] == {"succeeded": 5}
+    assert "no flex tier, so" in capfd.readouterr().out
+
+
+def test_a_job_on_flex_stays_within_its_ceiling(warehouse: Path, count_calls: Callable[[], dict[str, int]]) -> None:
+    # with its cap, a row costs up to $0.0001 on flex
+    land = run_job(lane="flex", canary=0, max_output_tokens=100, max_cost_usd=0.00042).return_values["land"]
+
+    assert float(land["cost_usd"]) <= 0.00042
+    assert land["outcomes"]["succeeded"] >= 4

@@ -53,6 +53,7 @@ def format_job(job: JobSummary, now: datetime) -> Iterator[str]:
                 f"{format_usd(job.landed.cost_usd)}",
             )
         )
+        yield from _format_fields(("receipt", job.receipt))
         for reason in job.landed.reasons:
             yield f"    {reason.rows:,} {reason.outcome}, {reason.code}: {reason.message}"
     for retry_round in job.retry_rounds:

@@ -260,6 +260,8 @@ class Landing:
         self.tokens: Counter[str] = Counter()
         #: number of collected answers whose cost is unknown because they do not report their usage
         self.without_usage = 0
+        #: number of collected answers that used tokens, by lane
+        self.lanes: Counter[str] = Counter()
         #: US dollars for every collected answer, including those replaced by a better one; None if a price or a usage
         #: is unknown
         self.cost: Decimal | None = Decimal(0)
@@ -284,6 +286,17 @@ class Landing:
         for sealed_shard in self._manifest.shards:
             if any(rank in self._best_ranks[sealed_shard.name] for rank in _UNANSWERED_RANKS):
                 yield from self._unanswered_rows(sealed_shard)
+
+    @property
+    def deadline(self) -> datetime | None:
+        """The deadline of the wait; None if no wait has started."""
+        return self._state.deadline
+
+    @property
+    def answered_at(self) -> datetime | None:
+        """When the last answers were collected; None if there are none."""
+        times = [settled.time for _, _, settled in self._state.settled_submissions() if settled.answers]
+        return max(times, default=None)
 
     def _add_earlier_attempts(self) -> None:
         """Read what was paid for answers after which their rows were sent again."""
@@ -493,6 +506,7 @@ class Landing:
             self.without_usage += 1
         self.cost = _add_costs(self.cost, cost)
         if not usage.is_zero:
+            self.lanes[shard.lane.of_answer(answer.service_tier).value] += 1
             lowest_cost = self._prices.lowest_cost(
                 shard.model, usage, answered_by=answer.model, lane=shard.lane.of_answer(answer.service_tier)
             )

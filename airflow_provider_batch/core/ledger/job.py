@@ -200,6 +200,8 @@ class Manifest(msgspec.Struct, frozen=True):
     #: number of rows that are not sent, because the results table `reuse_from` holds their answer
     reused: int = 0
     reuse_from: str = ""
+    #: the lane of the rows after the canary: BATCH or FLEX
+    lane: Lane = Lane.BATCH
     #: number of days for which staging keeps the job after its last event; None for the configured number
     retention_days: float | None = None
     #: whether all requests are sent even if no request of the canary got a usable answer

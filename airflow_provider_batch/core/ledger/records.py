@@ -125,6 +125,8 @@ class Settled(msgspec.Struct, frozen=True, tag="settled"):
     transient: int = 0
     #: number of incomplete rows that were cut off at the output cap
     cut_off: int = 0
+    #: number of failed rows that the flex tier did not take
+    flex_refused: int = 0
     #: number of answers that report their output tokens, and the sum of these
     answers: int = 0
     output_tokens: int = 0
@@ -298,6 +300,11 @@ class Landed(msgspec.Struct, frozen=True, tag="landed"):
     without_usage: int = 0
     #: absolute address of the file
     file: str | None = None
+    #: number of answers that used tokens, by the lane in which they were answered
+    lanes: dict[str, int] = {}
+    #: the deadline of the wait, and when the last answers were collected
+    deadline: datetime | None = None
+    answered_at: datetime | None = None
 
     @property
     def location(self) -> str:

@@ -7,11 +7,11 @@ shards, a *retry round*, and every shard of a round carries the number of its at
     r01-0001  attempt 2    the 12 rows: 9 answered, 3 expired
     r02-0001  attempt 3    the 3 rows; with max_attempts=3, this was their last attempt
 
-A failure before any request ran is not an attempt: a full queue, an input file that the provider does not find, a
-creation that was lost, an account that a person has to fix, or, once for each shard, a batch that failed for an unknown
-reason. After it, the same shard gets another *submission* on the same attempt. A batch that failed validation
-(`Failure.LINES`) ran nothing either. Its valid rows are sealed again without delay and keep the number of their
-attempt, and they may be sent even if it was their last one.
+A failure before any request ran is not an attempt: a request that the flex tier did not take, a full queue, an input
+file that the provider does not find, a creation that was lost, an account that a person has to fix, or, once for each
+shard, a batch that failed for an unknown reason. After it, the same shard gets another *submission* on the same
+attempt. A batch that failed validation (`Failure.LINES`) ran nothing either. Its valid rows are sealed again without
+delay and keep the number of their attempt, and they may be sent even if it was their last one.
 
 Old attempts can be *forgiven*: a person who clears a wait that had ended gives its rows a fresh allowance (see
 `deadline.py`). The attempt number keeps counting up, so the number of forgiven attempts is recorded with it, and a
@@ -32,10 +32,11 @@ from typing import NamedTuple
 import msgspec
 
 from airflow_provider_batch.core.answers.caps import is_cut_off
-from airflow_provider_batch.core.answers.outcome import Answer, Outcome
+from airflow_provider_batch.core.answers.outcome import FLEX_UNAVAILABLE, Answer, Outcome
 from airflow_provider_batch.core.ledger.records import Failure, Settled
 from airflow_provider_batch.core.ledger.state import JobState, Phase, ShardState
 from airflow_provider_batch.core.lifecycle.steps import NEVER_SENT, Policy
+from airflow_provider_batch.core.provider.lane import Lane
 
 
 class Retries(NamedTuple):
@@ -109,10 +110,12 @@ def extra_attempts(settled: Settled) -> int:
 def wait_before_retry(state: JobState, shard: ShardState, settled: Settled, policy: Policy) -> timedelta:
     """Return the retry delay of the rows of a settled batch. It doubles with each attempt, plus up to 20%.
 
+    What flex did not answer goes to a batch without delay.
+
     The addition is derived from the batch id, so that every worker computes the same delay and batches that ended
     together are not retried together.
     """
-    if settled.failure is Failure.LINES:
+    if settled.failure is Failure.LINES or shard.spec.lane is Lane.FLEX:
         return timedelta(0)
     spread = hashlib.sha256(f"{settled.batch_id}".encode()).digest()[0] / 255
     doublings = max(shard.spec.attempt - forgiven_attempts_after(state, shard, settled) - 1, 0)
@@ -123,7 +126,7 @@ def retryable_rows(settled: Settled, policy: Policy) -> int:
     """Return the number of rows of a settled submission that the policy retries."""
     if settled.failure is Failure.LINES:
         return settled.transient
-    count = settled.transient if Outcome.FAILED in policy.retry_on else 0
+    count = settled.transient if Outcome.FAILED in policy.retry_on else settled.flex_refused
     count += settled.cut_off if policy.raise_cap else 0
     return count + sum(settled.outcomes.get(outcome, 0) for outcome in policy.retry_on if outcome is not Outcome.FAILED)
 
@@ -132,6 +135,8 @@ def is_retryable(answer: Answer, settled: Settled, policy: Policy) -> bool:
     """Return whether the policy retries this row. `retryable_rows` counts the same rows."""
     if settled.failure is Failure.LINES:
         return answer.transient
+    if answer.error_code == FLEX_UNAVAILABLE:
+        return True
     if answer.outcome is Outcome.INCOMPLETE:
         return policy.raise_cap and is_cut_off(answer)
     if answer.outcome not in policy.retry_on:
@@ -139,9 +144,16 @@ def is_retryable(answer: Answer, settled: Settled, policy: Policy) -> bool:
     return answer.transient if answer.outcome is Outcome.FAILED else True
 
 
-def next_attempt(shard: ShardState, settled: Settled) -> int:
-    """Return the number of the attempt on which rows of this submission are retried."""
-    return shard.spec.attempt + (0 if settled.failure is Failure.LINES else 1)
+def next_attempt(shard: ShardState, settled: Settled, answer: Answer | None = None) -> int:
+    """Return the number of the attempt on which rows of this submission are retried, or the row with this answer."""
+    was_not_tried = answer is not None and answer.error_code == FLEX_UNAVAILABLE
+    return shard.spec.attempt + (0 if settled.failure is Failure.LINES or was_not_tried else 1)
+
+
+def has_attempts_left(state: JobState, shard: ShardState, settled: Settled, policy: Policy) -> bool:
+    """Return whether the rows of a settled submission have attempts left."""
+    allowance = forgiven_attempts_after(state, shard, settled) + policy.max_attempts + extra_attempts(settled)
+    return shard.spec.attempt < allowance
 
 
 def retries(state: JobState, policy: Policy, now: datetime) -> Retries:
@@ -154,9 +166,10 @@ def retries(state: JobState, policy: Policy, now: datetime) -> Retries:
         (shard, settled)
         for shard, submission, settled in state.settled_submissions()
         if (shard.name, submission.number) not in retried
-        and shard.spec.attempt
-        < forgiven_attempts_after(state, shard, settled) + policy.max_attempts + extra_attempts(settled)
-        and retryable_rows(settled, policy)
+        and (
+            (has_attempts_left(state, shard, settled, policy) and retryable_rows(settled, policy))
+            or settled.flex_refused
+        )
         and not is_unwanted(shard)
     ]
     due_times = (settled.time + wait_before_retry(state, shard, settled, policy) for shard, settled in sources)

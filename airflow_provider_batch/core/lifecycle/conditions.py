@@ -157,6 +157,11 @@ def shard_is_synchronous(situation: Situation, shard: ShardState) -> bool:
     return shard.spec.synchronous
 
 
+def job_is_sent_on_flex(job: Job, plan: Plan) -> bool:
+    """A ready shard holds rows that are to be sent on flex."""
+    return bool(job.flex_shards)
+
+
 def shard_is_too_large(job: Job, plan: Plan) -> bool:
     """A shard of several rows does not fit the queue capacity."""
     return bool(job.batch_shards and job.admission.reseal)

@@ -16,6 +16,7 @@ from airflow_provider_batch.core.lifecycle.steps import (
     CLAIM_LIFETIME,
     FINAL_PASS_WINDOW,
     LOOK_UP_AFTER,
+    SHARD_REQUESTS,
     Cancel,
     Collect,
     Create,
@@ -32,6 +33,7 @@ from airflow_provider_batch.core.lifecycle.steps import (
     Void,
     Wait,
 )
+from airflow_provider_batch.core.provider.lane import Lane
 
 _EMPTY_PLAN = Plan()
 
@@ -162,6 +164,16 @@ def send_the_canary(job: Job, plan: Plan) -> Plan:
     return Plan(
         steps=tuple(SendSynchronously(shard, shard.next_number, is_canary=True) for shard in affordable),
         withheld=tuple(unaffordable),
+    )
+
+
+def reseal_for_flex(job: Job, plan: Plan) -> Plan:
+    """Divide shards into small ones, whose requests are sent synchronously."""
+    return Plan(
+        steps=tuple(
+            Reseal(shard, shard.next_number, max(shard.spec.tokens, 1), SHARD_REQUESTS, lane=Lane.FLEX)
+            for shard in job.flex_shards
+        )
     )
 
 

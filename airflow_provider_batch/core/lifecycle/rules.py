@@ -31,6 +31,9 @@ continues for a grace period of 15 minutes to collect them: the provider may tak
 the wait ends, except for the final pass. The cut-off is the deadline, or earlier if there is a final pass, so that it
 can end by the deadline (see `deadline.py`).
 
+A job can be sent on FLEX instead of in batches. Its rows are then resealed into small shards, and sent one by one. Rows
+that flex does not take go to a batch, and so do rows that are retried.
+
 The FINAL PASS, if the author allows one, runs once all batches are settled, or once the grace period is over. It sends
 rows without a usable answer synchronously: on the flex tier, which costs as much as a batch, and only if the author
 allows that at the standard price. It can start another shard until 30 minutes after the deadline. It never sends a row
@@ -325,6 +328,13 @@ JOB_RULES: tuple[JobRule, ...] = (
         "Send every canary that is ready and that the shared budgets cover.",
         consequences.send_the_canary,
         (Stage.CANARY,),
+    ),
+    Rule(
+        "the job is sent on flex, and a ready shard holds rows as they were sealed",
+        conditions.job_is_sent_on_flex,
+        "Reseal its rows into small shards, whose requests are sent synchronously.",
+        consequences.reseal_for_flex,
+        (Stage.SENDING,),
     ),
     Rule(
         "a ready shard of several rows is too large for the queue capacity of its model",

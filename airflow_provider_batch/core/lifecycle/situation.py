@@ -16,7 +16,9 @@ from airflow_provider_batch.core.lifecycle.capacity import Admission, admit, upl
 from airflow_provider_batch.core.lifecycle.deadline import cutoff
 from airflow_provider_batch.core.lifecycle.shared_budget import Allowance
 from airflow_provider_batch.core.lifecycle.steps import Policy, Step
+from airflow_provider_batch.core.pricing.prices import Prices
 from airflow_provider_batch.core.provider.batch import BatchView
+from airflow_provider_batch.core.provider.lane import Lane
 
 
 class Stage(StrEnum):
@@ -99,9 +101,23 @@ class Job(Situation):
 
     def __init__(self, situation: Situation, ready: tuple[ShardState, ...]) -> None:
         super().__init__(situation.state, situation.batch_views, situation.policy, situation.now, situation.allowance)
-        #: shards to send as batches, and shards to send synchronously
-        self.batch_shards = [shard for shard in ready if not shard.spec.synchronous]
+        #: shards whose rows are to be resealed for the flex tier, shards to send as batches, and shards to send
+        #: synchronously
+        self.flex_shards = self._find_flex_shards(ready)
+        self.batch_shards = [shard for shard in ready if not shard.spec.synchronous and shard not in self.flex_shards]
         self.synchronous_shards = [shard for shard in ready if shard.spec.synchronous]
+
+    def _find_flex_shards(self, ready: tuple[ShardState, ...]) -> list[ShardState]:
+        """Return the shards whose rows were never sent, if the job is sent on flex. Retries go to a batch."""
+        manifest = self.state.manifest
+        if manifest.lane is not Lane.FLEX:
+            return []
+        prices, names = Prices(manifest.prices, manifest.price_list), {shard.name for shard in manifest.shards}
+        return [
+            shard
+            for shard in ready
+            if shard.name in names and not shard.spec.synchronous and prices.has_flex(shard.model)
+        ]
 
     @cached_property
     def admission(self) -> Admission:

@@ -154,6 +154,8 @@ class Reseal(NamedTuple):
     requests: int
     #: number of requests of a first part, which come from all over the shard; 0 if the parts follow one another
     first_part: int = 0
+    #: the lane of the new shards; None for the lane of the shard
+    lane: Lane | None = None
 
 
 class GiveUp(NamedTuple):

@@ -18,6 +18,7 @@ from airflow_provider_batch.core.ledger.records import Landed, Reason
 from airflow_provider_batch.core.ledger.state import JobState, Phase, ShardState, Submission
 from airflow_provider_batch.core.lifecycle.collection import held_batches
 from airflow_provider_batch.core.lifecycle.progress import outcomes_so_far
+from airflow_provider_batch.core.lifecycle.receipt import receipt
 from airflow_provider_batch.core.lifecycle.status import status_of
 
 
@@ -136,6 +137,11 @@ class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
     final_pass: FinalPassSummary | None
 
     @property
+    def receipt(self) -> str:
+        """What was paid and saved, and whether the deadline was met, in full sentences; empty before the rows land."""
+        return receipt(self.landed) if self.landed else ""
+
+    @property
     def sources(self) -> str:
         """Where the rows get their answers, such as "620 sent, 300 duplicates, 80 reused from labels"."""
         return sources_of(self.sent, self.duplicates, self.reused, self.reuse_from)
@@ -175,6 +181,10 @@ class LandingResult(msgspec.Struct, frozen=True, omit_defaults=True):
     retried_cost_usd: str | None
     paid_twice: int
     reasons: list[Reason]
+    #: number of answers that used tokens, by lane
+    lanes: dict[str, int]
+    #: the list price, what was paid and saved, and whether the deadline was met, in full sentences
+    receipt: str
     landed_file: str | None = None
     without_usage: int = 0
 
@@ -306,6 +316,8 @@ def landing_result(summary: JobSummary, landed: Landed) -> LandingResult:
         retried_cost_usd=landed.retried_cost_usd,
         paid_twice=summary.paid_twice,
         reasons=landed.reasons,
+        lanes=landed.lanes,
+        receipt=receipt(landed),
         landed_file=landed.file,
         without_usage=landed.without_usage,
     )

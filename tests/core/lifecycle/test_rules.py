@@ -129,9 +129,10 @@ class Example(NamedTuple):
     batch: BatchView = RUNNING
     ceiling: float | None = None
     allowance: Allowance | None = None
+    lane: Lane = Lane.BATCH
 
     def play(self) -> tuple[list[str], Pause]:
-        manifest = manifest_of(list(self.shards), max_cost_usd=self.ceiling, prices=PRICES)
+        manifest = manifest_of(list(self.shards), max_cost_usd=self.ceiling, prices=PRICES, lane=self.lane)
         state = fold(manifest, self.records)
         steps, pause = next_steps(state, {self.batch.id: self.batch}, self.policy, self.now, self.allowance)
         return [describe(step) for step in steps], pause
@@ -227,6 +228,7 @@ EXAMPLES: dict[tuple[str, str, str], Example] = {
     ("SEND_RULES", "", "shard_is_synchronous"): Example(
         final_pass(answered("f01-0001"), CLEARED), ["SendSynchronously f01-0002"], Finish(), now=NOW + HOUR
     ),
+    ("JOB_RULES", SENDING, "job_is_sent_on_flex"): Example([], ["Reseal s0001"], Finish(), lane=Lane.FLEX),
     ("JOB_RULES", SENDING, "shard_is_too_large"): Example(
         refused(Failure.CAPACITY, NAMED_LIMIT), ["Reseal s0001"], Finish(), shards=LARGE
     ),
