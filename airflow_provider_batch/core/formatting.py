@@ -33,18 +33,26 @@ def format_usd(amount: Amount) -> str:
     return f"${text.removesuffix('0').removesuffix('0')}"
 
 
-def format_usd_range(low: Amount, high: Amount) -> str:
-    """Return a range of US dollars as in "$0.21 to $0.43", or a single amount if both ends look the same.
+def format_usd_range(low: Amount, high: Amount, likely: Amount = None) -> str:
+    """Return a range of US dollars as in "$0.21 to $0.43, most likely $0.30".
 
-    It is "unknown" if one of its ends is.
+    It is a single amount if both ends look the same, and "unknown" if one of them is unknown. A most likely amount that
+    is unknown is left out.
     """
-    low, high = _decimal(low), _decimal(high)
+    low, high, likely = _decimal(low), _decimal(high), _decimal(likely)
     if low is None or high is None:
         return "unknown"
     if low >= _COARSE:
-        low, high = (end if end >= 1 else end.quantize(_CENT, ROUND_HALF_UP) for end in (low, high))
+        low, high = _to_cents(low), _to_cents(high)
+        likely = None if likely is None else _to_cents(likely)
     ends = format_usd(low), format_usd(high)
-    return ends[0] if ends[0] == ends[1] else " to ".join(ends)
+    if ends[0] == ends[1]:
+        return ends[0]
+    return " to ".join(ends) + ("" if likely is None else f", most likely {format_usd(likely)}")
+
+
+def _to_cents(amount: Decimal) -> Decimal:
+    return amount if amount >= 1 else amount.quantize(_CENT, ROUND_HALF_UP)
 
 
 def _decimal(amount: Amount) -> Decimal | None:

@@ -449,15 +449,24 @@ class Runner:
             f"{factor:.2f} times the estimate ({model})" for model, factor in result.input_factors.items()
         )
         estimate = result.verdict.estimate
-        low, high = estimate.low_usd, estimate.high_usd
+        low, high, likely = estimate.low_usd, estimate.high_usd, estimate.likely_usd
         self.log.info(
             "Canary: %d of %s answered%s%s. The estimated cost is now %s.",
             result.answered,
             format_count(result.requests, "request"),
             f", mean output {tokens}" if tokens else "",
             f", input {factors}" if tokens else "",
-            "unknown, because no price is known" if low is None or high is None else format_usd_range(low, high),
+            "unknown, because no price is known"
+            if low is None or high is None
+            else format_usd_range(low, high, likely),
         )
+        ceiling = self.ledger.state().ceiling
+        if not result.verdict.void and ceiling is not None and likely is not None and likely > ceiling:
+            self.log.warning(
+                "Canary: the job will probably cost more than max_cost_usd (%s). It sends what the budget covers; the "
+                "other rows land as withheld.",
+                format_usd(ceiling),
+            )
         if result.ignored:
             self.log.warning("Canary: ignore_canary is set, so the job continues in spite of this: %s", result.ignored)
         elif result.messages:

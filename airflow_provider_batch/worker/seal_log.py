@@ -62,7 +62,10 @@ def log_build(log: Log, build: Build, *, compared: bool = False) -> None:
     if estimate.low_usd is None or estimate.high_usd is None:
         log.warning("The cost is unknown, because no price is known for %s", ", ".join(estimate.unknown_models))
     else:
-        log.info("Estimated cost: %s at batch prices", format_usd_range(estimate.low_usd, estimate.high_usd))
+        log.info(
+            "Estimated cost: %s at batch prices",
+            format_usd_range(estimate.low_usd, estimate.high_usd, estimate.likely_usd),
+        )
     if estimate.standard_price_models:
         log.warning(
             "No batch price is known for %s. The estimate uses the standard price; the batch price may be half of it.",

@@ -50,6 +50,8 @@ def test_an_amount_shows_cents_and_more_decimal_places_only_when_it_needs_them(
 
 def test_a_range_shows_both_ends_unless_they_read_the_same() -> None:
     assert format_usd_range(0.02, 1.5) == "$0.02 to $1.50"
+    assert format_usd_range(0.02, 1.5, 0.21) == "$0.02 to $1.50, most likely $0.21"
+    assert format_usd_range(0.50001, 0.50002, 0.500015) == "$0.50"
     assert format_usd_range(0.50001, 0.50002) == "$0.50"
     assert format_usd_range(0, 0) == "$0.00"
     assert format_usd_range(0.00001, 0.00002) == "less than $0.0001"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from airflow_provider_batch.core.formatting import format_count, format_time, format_usd, format_usd_range
+from airflow_provider_batch.core.ledger.job import Estimate
 from airflow_provider_batch.core.lifecycle.summary import JobSummary, ShardSummary
 
 #: maximum number of shards to print; a last line says how many more there are
@@ -28,6 +29,11 @@ def format_job(job: JobSummary, now: datetime) -> Iterator[str]:
     """Yield the lines that describe one job in full."""
     index = f", map index {job.map_index}" if job.map_index >= 0 else ""
     yield f"Job {job.job_uid}" + (f", generation {job.generation}" if job.generation > 1 else "")
+    running_estimate = (
+        [("so far", f"{_format_estimate(job.running_estimate)}, by the answers collected")]
+        if job.running_estimate
+        else []
+    )
     yield from _format_fields(
         ("task", f"{job.task_id} of DAG {job.dag_id}{index}"),
         ("run", job.run_id),
@@ -42,7 +48,8 @@ def format_job(job: JobSummary, now: datetime) -> Iterator[str]:
         ("sealed", format_time(job.sealed_at, now)),
         ("last event", format_time(job.last_at, now)),
         ("deadline", format_time(job.deadline, now) if job.deadline else "not set yet; it is set when the wait starts"),
-        ("estimate", format_usd_range(job.estimate.low_usd, job.estimate.high_usd)),
+        ("estimate", _format_estimate(job.estimate)),
+        *running_estimate,
         ("folder", job.folder),
     )
     if job.landed:
@@ -87,3 +94,7 @@ def _format_fields(*fields: tuple[str, str]) -> Iterator[str]:
 
 def _format_outcomes(outcomes: dict[str, int]) -> str:
     return ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.items()) or "no rows"
+
+
+def _format_estimate(estimate: Estimate) -> str:
+    return format_usd_range(estimate.low_usd, estimate.high_usd, estimate.likely_usd)

@@ -19,6 +19,7 @@ from airflow_provider_batch.core.ledger.state import JobState, Phase, ShardState
 from airflow_provider_batch.core.lifecycle.collection import held_batches
 from airflow_provider_batch.core.lifecycle.progress import outcomes_so_far
 from airflow_provider_batch.core.lifecycle.receipt import receipt
+from airflow_provider_batch.core.lifecycle.running_estimate import running_estimate
 from airflow_provider_batch.core.lifecycle.status import status_of
 
 
@@ -124,6 +125,8 @@ class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
     progress: dict[str, int]
     #: as measured by the canary, or as sealed if there is no verdict
     estimate: Estimate
+    #: the same by all answers collected so far; None before the first batch has settled and after the landing
+    running_estimate: Estimate | None
     #: US dollars; None before the rows have landed, and if the price or the usage of an answer is unknown
     cost_usd: str | None
     #: number of requests that were answered in more than one batch of the same attempt
@@ -229,6 +232,7 @@ def summarize(ledger: Ledger) -> JobSummary:
         outcomes=outcomes,
         progress=progress,
         estimate=state.estimate,
+        running_estimate=None if landed else running_estimate(state),
         cost_usd=landed.cost_usd if landed else None,
         paid_twice=state.paid_twice,
         held_batches=[failure.batch_id for _, failure in held_batches(state)],

@@ -125,7 +125,7 @@ def _describe_cost(estimate: Estimate) -> str:
     if estimate.low_usd is None or estimate.high_usd is None:
         return f"unknown (no price is known for {', '.join(map(_code, estimate.unknown_models))})"
     note = " (at standard prices, because no batch price is known)" if estimate.standard_price_models else ""
-    return format_usd_range(estimate.low_usd, estimate.high_usd) + note
+    return format_usd_range(estimate.low_usd, estimate.high_usd, estimate.likely_usd) + note
 
 
 def _describe_ceiling(ceiling: float | None) -> str:
