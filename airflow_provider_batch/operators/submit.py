@@ -125,8 +125,9 @@ class BatchSubmitOperator(BaseOperator):
     **The estimate** is a range, based on estimated token counts. Where the extra `tokens` is installed, the prompts of
     the first 1,000 requests of each model and of 1 % of the others are counted exactly, and the estimate of the rest is
     corrected accordingly. Nothing is downloaded for this. The log says which method was used. Once earlier jobs of this
-    task have 20 answers from a model, their mean output narrows the range that is shown. `max_cost_usd` is checked
-    without that, because the prompt may have changed since.
+    task have 20 answers from a model, their mean output narrows the range that is shown, and the input tokens that the
+    provider reported for them correct it. `max_cost_usd` is checked without that, because the prompt may have changed
+    since. From the canary on, the estimate is corrected by what the provider reports for this job.
 
     **Row templates** (`custom_id`, `model`, `system`, `prompt`, `body`) are Jinja templates that are rendered once per
     row, with `row`, `params`, `run_id`, `dag_run.conf` and the dates of the run. An unknown column is an error. A

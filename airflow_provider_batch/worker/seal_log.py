@@ -52,6 +52,14 @@ def log_build(log: Log, build: Build, *, compared: bool = False) -> None:
                 model,
                 f"{tokens:,}",
             )
+    for model, factor in manifest.input_factors.items():
+        if model in models:
+            log.info(
+                "Learned: earlier jobs of this task had %.2f times the estimated input tokens with model %s, so the "
+                "estimate is corrected by that. max_cost_usd is checked without it until the first answers are there.",
+                factor,
+                model,
+            )
     if estimate.earlier_answers:
         log.info(
             "Learned: the output estimate of %s to %s tokens is based on %s from earlier jobs of this task",

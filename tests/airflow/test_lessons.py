@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_batch.cli import main
+from airflow_provider_batch.local.faults import Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.clearing import ClearedJob
 from tests.airflow.jobs import Ticket, run_job
@@ -106,3 +107,23 @@ def test_lessons_that_cannot_be_saved_or_loaded_do_not_fail_the_job(
     log = capsys.readouterr().out
     assert "Could not read what earlier jobs learned; this job continues without it: Staging: cannot list" in log
     assert "Could not save what this job learned for the next one: Staging: cannot write" in log
+
+
+def test_the_input_tokens_that_earlier_jobs_reported_correct_the_estimate_of_the_next_one(
+    warehouse: Path, faulty_server: LocalServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    faulty_server.set_faults(Fault(kind=Kind.LINE_FIELD, path="response.body.usage.prompt_tokens", json="5000"))
+    job = ClearedJob()
+    first = job.run().return_values["submit"]["estimate"]
+    assert first["input_tokens"] < 100 * ROWS
+    capsys.readouterr()
+
+    second = job.run(max_cost_usd=first["low_usd"] * 1.01)
+
+    estimate = second.return_values["submit"]["estimate"]
+    assert estimate["input_tokens"] == pytest.approx(5_000 * ROWS, rel=0.02)
+    assert estimate["low_usd"] > 10 * first["low_usd"]
+    assert second.states["submit"] == "success"  # what earlier jobs learned refuses nothing
+    assert "times the estimated input tokens with model gpt-5-mini, so the estimate is corrected" in learned_lines(
+        capsys
+    )

@@ -22,14 +22,15 @@ ceiling many times over before the first answer shows it.
 
 A reservation is larger than that, because the answers to come may be unlike those so far: rows with images after rows
 of text, or long answers after short ones. Nothing shows that before they are answered. After n answers of the model,
-the margin on top is (15 / (n + 1))², or 2/√n if that is more, which is two standard errors of costs that vary as much
-as their mean:
+(15 / (n + 1))² times the expected tokens are reserved on top, and at least that many times 1,000 input tokens, because
+a short text can come with an image or a file. Or 2/√n times the expected tokens if that is more: two standard errors of
+sizes that vary as much as their mean. For requests of 1,000 tokens or more:
 
     n             0     1     2     5     10    30    100   1,000
     reserved    226×   57×   26×   7.3×  2.9×  1.4×  1.2×   1.06× what is expected
 
 The output is reserved up to its cap at most. If earlier jobs of the task had a factor for the input, it counts like two
-answers, and like twenty more once this job's own answers confirm it within a factor of two.
+answers, and like a hundred more once this job's own answers confirm it within a factor of two.
 
 Shards whose reservations fit are sent at once. For a job whose ceiling is far above its estimate, these are all. If
 nothing is running and the reservation of a shard does not fit, the shard is divided: a first part is sent, with rows
@@ -39,7 +40,8 @@ allows, and one request if it allows none. A shard is no longer divided when les
 The guarantee that follows: as long as the mean cost of the requests that run is at most as many times what was expected
 of them as the table says, the job never costs more than its ceiling. If it is k times what the table says, the batches
 that run at that time cost k times what was left of the ceiling, and nothing is sent after them. The only shard that may
-be sent without its full reservation is a single request, alone, if no smaller one is possible.
+be sent without its full reservation is a single request, alone, if no smaller one is possible, and in the final pass
+one shard of few requests at a time (`SHARD_REQUESTS`).
 
 A job can also be under budgets that it shares with other jobs (`shared_budget.py`). It reserves less from these, since
 it would otherwise keep the others waiting: at most twice what is expected, once there are answers. As long as there are
@@ -68,7 +70,9 @@ SMALLEST_PART = 0.1
 #: A model with this many answers less one has a margin of 1: it reserves twice what is expected.
 DOUBLING_ANSWERS = 15
 #: number of answers that a factor of earlier jobs counts for: on its own, and once answers of this job confirm it
-EARLIER_ANSWERS, CONFIRMED_ANSWERS = 2, 20
+EARLIER_ANSWERS, CONFIRMED_ANSWERS = 2, 100
+#: input tokens of a request that is unlike those answered so far, if it is short itself
+UNLIKE_TOKENS = 1_000
 #: how many times longer than the high estimate an answer without an output cap may be
 UNCAPPED_FACTOR = 25
 
@@ -136,15 +140,17 @@ class BudgetTracker:
         """US dollars that can still be reserved, or None if there is no ceiling."""
         return None if self.ceiling is None else self.ceiling - self.spent - self.reserved
 
-    def margin(self, model: str) -> float:
-        """Return by how much more than its expected cost a request may cost, as a multiple of it."""
+    def margins(self, model: str) -> tuple[float, float]:
+        """Return by how much the tokens of requests may exceed what is expected, as multiples of it.
+
+        The first multiple is for requests that are unlike those answered so far, the second for requests like them.
+        """
         answers = self._answers[model]
         earlier_factor = self._earlier_factors.get(model)
         if earlier_factor is not None:
             is_confirmed = 0.5 <= self._correction.factor(model) / earlier_factor <= 2
             answers = answers + CONFIRMED_ANSWERS if answers and is_confirmed else max(answers, EARLIER_ANSWERS)
-        unlike_answers = (DOUBLING_ANSWERS / (answers + 1)) ** 2
-        return max(unlike_answers, 2 / sqrt(answers)) if answers else unlike_answers
+        return (DOUBLING_ANSWERS / (answers + 1)) ** 2, 2 / sqrt(answers) if answers else 0.0
 
     def expected_cost(self, shard: Shard) -> Decimal:
         """Return the US dollars that a shard is expected to cost; infinite if the price of its model is unknown."""
@@ -152,8 +158,7 @@ class BudgetTracker:
 
     def reservation(self, shard: Shard) -> Decimal:
         """Return the US dollars to reserve for a shard; infinite if the price of its model is unknown."""
-        input_tokens = ceil(self._mean_input_tokens(shard) * (1 + self.margin(shard.model)))
-        return self._cost(shard, input_tokens, self._reserved_output_tokens(shard))
+        return self._cost(shard, self._reserved_input_tokens(shard), self._reserved_output_tokens(shard))
 
     def _cost(self, shard: Shard, input_tokens: int, output_tokens: int) -> Decimal:
         """Return the cost of a shard whose requests have this many tokens on average."""
@@ -163,6 +168,11 @@ class BudgetTracker:
 
     def _mean_input_tokens(self, shard: Shard) -> int:
         return self._correction.correct(shard.model, -(-shard.tokens // max(shard.requests, 1)))
+
+    def _reserved_input_tokens(self, shard: Shard) -> int:
+        """Return the input tokens to reserve for one request of a shard."""
+        mean, (unlike, like) = self._mean_input_tokens(shard), self.margins(shard.model)
+        return ceil(mean + max(unlike * max(mean, UNLIKE_TOKENS), like * mean))
 
     def _high_output_tokens(self, shard: Shard) -> float:
         return self._output_tokens_high.get(shard.model, HIGH_OUTPUT) * shard.cap_factor
@@ -183,7 +193,7 @@ class BudgetTracker:
         if not self._is_output_measured(shard):
             return ceil(high * UNCAPPED_FACTOR if is_uncapped and not self._answers[shard.model] else high)
         mean = self._output_tokens[shard.model] / self._measured_answers[shard.model]
-        with_margin = mean * (1 + self.margin(shard.model))
+        with_margin = mean * (1 + max(self.margins(shard.model)))
         return ceil(with_margin if is_uncapped or mean > high else min(high, with_margin))
 
     def split_affordable(self, shards: list[ShardState]) -> tuple[list[ShardState], list[ShardState]]:
@@ -236,10 +246,16 @@ class BudgetTracker:
         requests = min(int(usd * FIRST_PART / cost * shard.requests), shard.requests - 1)
         return max(requests, 1) if cost / shard.requests <= usd else 0
 
-    def covers_at_once(self, shard: Shard) -> bool:
-        """Return whether the budget covers a synchronous shard of the final pass, as far as the answers show now."""
+    def next_synchronous(self, shards: list[ShardState]) -> list[ShardState]:
+        """Return the shards of the final pass to send now: those that the budget covers, or else the first to fit.
+
+        A shard has few requests, and its answers show what those of the next one cost.
+        """
+        affordable, unaffordable = self.split_affordable(shards)
         remaining = self.remaining
-        return remaining is None or self.expected_cost(shard) <= remaining
+        if affordable or remaining is None:
+            return affordable
+        return [shard for shard in unaffordable if self.expected_cost(shard.spec) <= remaining][:1]
 
     def affordable_parts(self, shards: list[ShardState]) -> list[tuple[ShardState, int]]:
         """Return the unaffordable shards to divide, at most one per model, with the number of requests to send first.

@@ -238,14 +238,9 @@ def divide_by_budget(job: Job, plan: Plan) -> Plan:
 
 
 def send_the_final_pass(job: Job, plan: Plan) -> Plan:
-    """Send every shard of the final pass that has not been sent."""
+    """Send the shards of the final pass that have not been sent, as far as the budget covers them."""
     unsent = [shard for shard in job.state.final_pass_shards if shard.phase is Phase.SEALED]
-    return _send_within_budget(job, unsent)
-
-
-def _send_within_budget(job: Job, shards: list[ShardState]) -> Plan:
-    """Send the shards that the budget covers. It covered all of them as sealed, before the first were answered."""
-    covered, _ = job.split_by_allowance([shard for shard in shards if job.budget.covers_at_once(shard.spec)])
+    covered, _ = job.split_by_allowance(job.budget.next_synchronous(unsent))
     return Plan(steps=tuple(SendSynchronously(shard, shard.next_number) for shard in covered))
 
 
