@@ -172,12 +172,11 @@ with DAG(
             return summary + f"The cost was {landing['cost']}."
         if params["preview_only"]:
             return "Preview only: nothing was sent, and nothing is billed."
-        requests, cost = job["canary_requests"], job["canary_cost_usd"]
+        requests = job["canary_requests"]
         if not requests:
             return "Rejected: nothing was sent, and nothing is billed."
-        spent = "an unknown amount" if cost is None else f"${cost:.4f}"
         noun = "request was" if requests == 1 else "requests were"
-        return f"Rejected: only {requests:,} {noun} sent, to see their answers. That cost {spent}."
+        return f"Rejected: only {requests:,} {noun} sent, to see their answers. Their cost: {job['canary_cost']}."
 
     landing = batch_job(
         **arguments,

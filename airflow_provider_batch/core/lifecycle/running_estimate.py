@@ -30,7 +30,7 @@ def running_estimate(state: JobState) -> Estimate | None:
         return None
     if any(record.cost_usd is None for _, _, record in settled):
         return None
-    prices, correction = Prices(state.manifest.prices), InputCorrection(state)
+    prices, correction = Prices(state.manifest.prices, state.manifest.price_list), InputCorrection(state)
     models = {}
     for model in dict.fromkeys(shard.model for shard in state.shards.values()):
         records = [(shard, record) for shard, _, record in settled if shard.model == model]

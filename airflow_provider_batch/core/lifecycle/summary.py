@@ -256,6 +256,7 @@ def reference_of(summary: JobSummary, state: JobState) -> Reference:
     canary = [shard for shard in state.canary_shards if shard.phase is Phase.SETTLED]
     costs = [shard.submissions[-1].settled.cost_usd for shard in canary if shard.submissions[-1].settled]
     known_costs = [Decimal(cost) for cost in costs if cost is not None]
+    canary_cost = float(sum(known_costs)) if len(known_costs) == len(costs) else None
     return Reference(
         job_uid=summary.job_uid,
         ledger=summary.folder,
@@ -264,7 +265,8 @@ def reference_of(summary: JobSummary, state: JobState) -> Reference:
         shards=summary.sealed_shards,
         estimate=summary.estimate,
         canary_requests=sum(shard.requests for shard in canary),
-        canary_cost_usd=float(sum(known_costs)) if len(known_costs) == len(costs) else None,
+        canary_cost_usd=canary_cost,
+        canary_cost=format_usd(canary_cost),
         sent=summary.sent,
         duplicates=summary.duplicates,
         reused=summary.reused,
