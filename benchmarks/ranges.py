@@ -8,7 +8,7 @@ itself: after a canary of 2, 5, 10 or 20 requests, which are chosen as the seale
 would bound the range, and make it look better than it is.
 
 The table shows the share of jobs whose bill is inside, and in brackets the median of both ends, divided by the most
-likely cost. The last column shows the share inside with a canary of 2 and a fixed factor of 2, as in most spreadsheets.
+likely cost. The last column shows the share inside with a canary of 2 and a fixed factor of 2.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from airflow_provider_batch.core.pricing.estimate import (
     estimate_after_canary,
 )
 from airflow_provider_batch.core.pricing.prices import Prices, Usage
-from airflow_provider_batch.core.pricing.spread import MAX_EARLIER_ANSWERS
 from airflow_provider_batch.core.provider.lane import Lane
 from airflow_provider_batch.core.sealing.canary_rows import CanaryRows
 
@@ -40,6 +39,7 @@ CANARIES, EARLIER_ANSWERS = (2, 5, 10, 20), (20, 100, 1_000)
 CHAT, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
 #: share of the jobs whose bill should be inside the range
 GOAL = 0.9
+PRICES = Prices()
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,6 @@ class Result:
     inside_factor_2: float = 0.0
 
 
-@lru_cache(maxsize=100_000)
 def _body(cap: int | None) -> bytes:
     more = {} if cap is None else {"max_completion_tokens": cap}
     return json.dumps({"messages": [{"role": "user", "content": "Is this a bug? " * 40}], **more}).encode()
@@ -127,7 +126,7 @@ def _body(cap: int | None) -> bytes:
 @lru_cache
 def estimator_of(shape: Shape) -> tuple[Estimator, int]:
     """Return an estimator with all requests of a job, and the estimated input tokens of one request."""
-    estimator = Estimator(Prices(), shape.endpoint)
+    estimator = Estimator(PRICES, shape.endpoint)
     tokens = [estimator.add(model_of(shape), _body(shape.cap), 1) for _ in range(shape.requests)]
     return estimator, tokens[0]
 
@@ -148,7 +147,7 @@ def cost_of(shape: Shape, rows: Iterable[Row], lane: Lane = Lane.BATCH) -> Decim
     _, tokens = estimator_of(shape)
     rows = list(rows)
     usage = Usage(round(sum(tokens * row.input_factor for row in rows)), output_tokens=sum(row.output for row in rows))
-    cost = Prices().cost(model_of(shape), usage, lane=lane)
+    cost = PRICES.cost(model_of(shape), usage, lane=lane)
     assert cost is not None
     return cost
 
@@ -163,7 +162,7 @@ def estimate_by_canary(shape: Shape, rows: Sequence[Row], maximum: int, rng: Ran
     canary_numbers, _ = chooser.finish()
     canary = [rows[number] for number in canary_numbers]
     others = [row for number, row in enumerate(rows) if number not in set(canary_numbers)]
-    estimator, tokens = estimator_of(shape)
+    _, tokens = estimator_of(shape)
     reported = [tokens * row.input_factor for row in canary]
     inputs = InputSample(
         len(canary), sum(reported), tokens * len(canary), sum(number**2 / tokens for number in reported)
@@ -182,7 +181,7 @@ def estimate_by_canary(shape: Shape, rows: Sequence[Row], maximum: int, rng: Ran
         None if shape.cap is None else float(shape.cap),
     )
     estimate = estimate_after_canary(
-        estimator.finish(), Prices(), {model_of(shape): (usage, remaining)}, shape.endpoint
+        Estimate(low_usd=0.0, high_usd=0.0), PRICES, {model_of(shape): (usage, remaining)}, shape.endpoint
     )
     return estimate, (usage.cost or Decimal(0)) + cost_of(shape, others)
 
@@ -190,7 +189,7 @@ def estimate_by_canary(shape: Shape, rows: Sequence[Row], maximum: int, rng: Ran
 def estimate_by_earlier_job(shape: Shape, rows: Sequence[Row], answers: int, rng: Random) -> tuple[Estimate, Decimal]:
     """Return the estimate of a job before it is sent, by the answers of an earlier job, and its bill."""
     estimator, _ = estimator_of(shape)
-    earlier = OutputSample.of(row.output for row in draw_job(shape, rng, answers)).limited(MAX_EARLIER_ANSWERS)
+    earlier = OutputSample.of(row.output for row in draw_job(shape, rng, answers))
     return estimator.finish({model_of(shape): earlier}), cost_of(shape, rows)
 
 

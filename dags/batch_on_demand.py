@@ -148,7 +148,7 @@ with DAG(
             maximum=10_000,
             section=COST,
             description_md="If the high estimate is above this amount, or the price is unknown, a person sees the "
-            "answers to two requests and has to approve before the others are sent. 0: every run with a cost "
+            "answers to a few requests and has to approve before the others are sent. 0: every run with a cost "
             "needs approval.",
         ),
         "preview_only": Param(

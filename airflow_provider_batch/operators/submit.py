@@ -195,7 +195,7 @@ class BatchSubmitOperator(BaseOperator):
         like all others. Submit fails, and nothing is uploaded, if no canary request of a model gets a usable answer
         (all of them are cut off, empty, refused, invalid against the schema, or failed for a reason that does not
         concern a single row), or if even the low end of the estimate by their answers exceeds `max_cost_usd`. Default:
-        2, and 0 for Azure, whose batch deployments accept only batches.
+        5, and 0 for Azure, whose batch deployments accept only batches.
     :param ignore_canary: send all requests even if no canary request got a usable answer. The log says what came back.
         `max_cost_usd` still applies.
     :param resubmit: when the task is cleared, send and pay for every row again instead of keeping the unchanged ones.

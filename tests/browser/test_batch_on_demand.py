@@ -127,7 +127,7 @@ def test_nothing_is_uploaded_if_a_person_rejects_the_answers_of_the_canary(ui: U
 
     assert run.await_end() == "success"
     ui.open_task(DAG, run_id, "report")
-    ui.page.get_by_text("Rejected: only 2 requests were sent, to see their answers.").first.wait_for()
+    ui.page.get_by_text("Rejected: only 5 requests were sent, to see their answers.").first.wait_for()
     ui.screenshot("report")
     ui.open_task(DAG, run_id, "batch_job.approve", "/required_actions")
     ui.page.get_by_text(re.compile("Response received at .* from admin")).wait_for()

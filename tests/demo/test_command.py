@@ -35,7 +35,7 @@ def test_the_demo_can_be_repeated_and_prints_all_results(tmp_path: Path) -> None
         assert result.returncode == 0, result.stdout + result.stderr
         for expected in (
             r"submit succeeded",
-            r"canary: 2 requests sent synchronously; the estimate is now \$0\.\d+ to \$0\.\d+",
+            r"canary: 5 requests sent synchronously; the estimate is now \$0\.\d+ to \$0\.\d+",
             r"wait is deferred",
             r"in_progress, \d+ of 340 requests done",
             r"batch …\S+ completed, 1 of 1 requests done",

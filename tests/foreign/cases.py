@@ -22,7 +22,7 @@ from tests.foreign.job import TABLE, Job, Result
 from tests.foreign.servers import Aimock, LiteLLM, Llmock, NotRunError, Ogx, Server
 
 #: rows of the job, those that its canary sends synchronously, and requests per input file
-ROWS, CANARY, SHARD_REQUESTS = 120, 2, 40
+ROWS, CANARY, SHARD_REQUESTS = 120, 5, 40
 #: seconds until the sensor stops waiting, and maximum time of one process that runs the job. A create call that was not
 #: confirmed is looked up after 120 s, which may happen several times in a row.
 _DEADLINE, _JOB_TIMEOUT = 600, 900

@@ -37,7 +37,7 @@ from airflow_provider_batch.core.provider.lane import Lane
 from airflow_provider_batch.core.schema.judge import SchemaJudge
 
 #: default and maximum number of requests per model in the canary
-DEFAULT_REQUESTS = 2
+DEFAULT_REQUESTS = 5
 MAX_REQUESTS = 20
 
 

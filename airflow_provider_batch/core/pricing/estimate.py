@@ -22,7 +22,7 @@ from airflow_provider_batch.core.ledger.samples import InputSample, OutputSample
 from airflow_provider_batch.core.pricing.input_correction import correct
 from airflow_provider_batch.core.pricing.prices import Prices, Usage, linear_cost
 from airflow_provider_batch.core.pricing.rate import Rate
-from airflow_provider_batch.core.pricing.spread import input_range, output_range
+from airflow_provider_batch.core.pricing.spread import input_range, output_range, with_earlier_answers
 from airflow_provider_batch.core.provider.lane import Lane
 from airflow_provider_batch.core.requests.outline import Outline
 from airflow_provider_batch.core.tokens.counter import TokenCounter
@@ -128,8 +128,9 @@ class Estimator:
             low_output, high_output = totals.low_output, totals.high_output
             likely_output = 0
             if self._has_output and model in earlier:
+                sample = with_earlier_answers(OutputSample(), earlier[model])
                 low_output, likely_output, high_output = _output_tokens(
-                    RemainingRequests(totals.requests, 0, outputs=earlier[model], output_cap=caps.get(model))
+                    RemainingRequests(totals.requests, 0, outputs=sample, output_cap=caps.get(model))
                 )
                 answers += round(earlier[model].answers)
             elif self._has_output:

@@ -6,7 +6,7 @@ with the mean m and the relative variance c² (the variance divided by m²). Two
 *Chance.* The mean of n answers differs from the mean of all, and so does the mean of the N requests. Together the
 relative error has the variance v·(1/n + 1/N). A few answers say little about the variance itself, so v is the mean of
 c² and of a prior variance, which counts like k = `PRIOR_ANSWERS` answers. With t, the quantile of Student's
-distribution that leaves 2.5 % on either side, the error is
+distribution that leaves 2 % on either side, the error is
 
     e = t · sqrt(v · (1/n + 1/N))          v = (k · PRIOR_VARIANCE + (n - 1) · c²) / (k + n - 1)
 
@@ -50,7 +50,7 @@ MAX_EARLIER_ANSWERS = 100
 #: relative change of the mean from job to job that is no reason to ignore earlier answers
 NORMAL_CHANGE = 0.1
 
-_Z = NormalDist().inv_cdf(0.975)
+_Z = NormalDist().inv_cdf(0.98)
 
 
 def output_range(sample: OutputSample, requests: int) -> tuple[float, float]:
@@ -82,7 +82,7 @@ def _relative_error(answers: float, variance: float, prior_variance: float, requ
 
 
 def _student_quantile(freedom: float) -> float:
-    """Return the 97.5 % quantile of Student's distribution (Cornish-Fisher expansion; 4 % too low at 3 degrees)."""
+    """Return the 98 % quantile of Student's distribution (Cornish-Fisher expansion; 5 % too low at 3 degrees)."""
     return _Z + (_Z**3 + _Z) / (4 * freedom) + (5 * _Z**5 + 16 * _Z**3 + 3 * _Z) / (96 * freedom**2)
 
 

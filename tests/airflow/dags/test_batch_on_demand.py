@@ -255,7 +255,7 @@ def test_the_canary_detects_an_unknown_model_before_anything_is_uploaded(
             status=404,
             code="model_not_found",
             message=message,
-            times=2,
+            times=5,
         )
     )
 
@@ -263,7 +263,7 @@ def test_the_canary_detects_an_unknown_model_before_anything_is_uploaded(
 
     assert result.states["batch_job.submit"] == "failed"
     assert message in result.error("batch_job.submit")
-    assert count_calls() == NO_CALLS | {"synchronous": 2}
+    assert count_calls() == NO_CALLS | {"synchronous": 5}
 
 
 def test_a_table_that_is_not_a_results_table_is_rejected_before_anything_is_sent(

@@ -37,8 +37,8 @@ def test_after_a_rejection_nothing_is_uploaded_and_the_report_says_what_was_spen
         "wait": "skipped",
         "land": "skipped",
     }
-    assert run.xcom("report").startswith("Rejected: only 2 requests were sent, to see their answers. Their cost: ")
-    assert demo.count_calls() == [0, 0, 2]
+    assert run.xcom("report").startswith("Rejected: only 5 requests were sent, to see their answers. Their cost: ")
+    assert demo.count_calls() == [0, 0, 5]
     assert query(demo.warehouse, "SELECT count(*) FROM rejected") == [(0,)]
 
 

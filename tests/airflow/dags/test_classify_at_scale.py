@@ -70,7 +70,7 @@ def test_each_ticket_is_sent_to_its_model_and_every_tenth_to_both(
     result = run_example("classify_at_scale")
 
     assert result.errors == {}
-    assert count_calls() == {"upload": 2, "create": 2, "synchronous": 4}
+    assert count_calls() == {"upload": 2, "create": 2, "synchronous": 10}
     landing = result.return_values["batch_job.land"]
     check(landing, warehouse.execute(ROWS_SQL), warehouse.execute(SUMMARY_SQL))
     check_costs("classify_at_scale", landing)

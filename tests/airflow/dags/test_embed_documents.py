@@ -39,7 +39,7 @@ def test_only_new_and_changed_documents_are_sent_and_removed_ones_lose_their_vec
     assert first.errors == {}
     landing = first.return_values["batch_job.land"]
     assert (landing["sent"], landing["outcomes"]) == (TEXTS, {"succeeded": TEXTS})
-    assert count_calls() == {"upload": 1, "create": 1, "synchronous": 2}
+    assert count_calls() == {"upload": 1, "create": 1, "synchronous": 5}
     vectors = vectors_of(warehouse)
     assert {len(vector) for vector in vectors.values()} == {256}
 

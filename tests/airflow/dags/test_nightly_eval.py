@@ -221,7 +221,7 @@ def test_an_unknown_model_costs_nothing_and_the_other_model_is_still_graded(
     night: Callable[..., DagRunResult], server: LocalServer, warehouse: Warehouse, model: str, message: str
 ) -> None:
     # The first canary gets a 404. A model without a price fails even before its canary.
-    not_found = Fault(kind=Kind.STATUS, calls=frozenset({Call.SYNCHRONOUS}), status=404, times=2)
+    not_found = Fault(kind=Kind.STATUS, calls=frozenset({Call.SYNCHRONOUS}), status=404, times=4)
     server.set_faults(*([not_found] if model == "gpt-5-nano" else []))
 
     result = night(models=["gpt-5-mini", model])

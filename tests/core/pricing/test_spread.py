@@ -43,7 +43,7 @@ def test_the_range_follows_the_documented_formula() -> None:
     # a variance of 0.5 of the squared mean; 3 pseudo answers with the variance 1
     sample = OutputSample.of([50, 150])
     variance = (3 * 1 + 0.5) / 4
-    error = 2.7294 * sqrt(variance * (1 / 2 + 1 / 1_000))
+    error = 2.9367 * sqrt(variance * (1 / 2 + 1 / 1_000))
     share = 1 - 0.1 ** (1 / 6)
     share += sqrt(share * (1 - share) / 1_000)
     low, high = output_range(sample, 1_000)
