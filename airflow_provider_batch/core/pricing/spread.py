@@ -10,8 +10,8 @@ distribution that leaves 2 % on either side, the error is
 
     e = t · sqrt(v · (1/n + 1/N))          v = (k · PRIOR_VARIANCE + (n - 1) · c²) / (k + n - 1)
 
-and the range is from m·exp(-e) to m·(1 + e). The degrees of freedom are those of v, but at most N / (1 + v), the
-effective number of the N requests: a sum of few answers of very different lengths is far from normally distributed.
+and the range is from m·exp(-e) to m·(1 + e). The degrees of freedom are those of v, but at most N/v: the sum of a few
+answers of very different lengths is far from normally distributed.
 
 *What was not seen.* Reasoning models answer most requests briefly, and think for long about a few. No answer among n is
 of a kind with the share q with the probability (1 - q)^n. So a kind with a share of up to q = 1 - 0.1^(1/n), about
@@ -77,7 +77,7 @@ def input_range(sample: InputSample, requests: int) -> tuple[float, float]:
 def _relative_error(answers: float, variance: float, prior_variance: float, requests: int) -> float:
     freedom = PRIOR_ANSWERS + answers - 1
     pooled = (PRIOR_ANSWERS * prior_variance + (answers - 1) * variance) / freedom
-    freedom = max(1.0, min(freedom, requests / (1 + pooled)))
+    freedom = max(1.0, min(freedom, requests / pooled))
     return _student_quantile(freedom) * sqrt(pooled * (1 / answers + 1 / requests))
 
 
