@@ -167,10 +167,11 @@ def test_what_flex_does_not_take_goes_on_at_the_standard_price_only_if_the_autho
     land = run_job(wait=at_deadline(choice, deadline=6 * SECOND)).return_values["land"]
 
     assert server.calls()["synchronous"] == 10 + rows
-    assert land["outcomes"] == ({"succeeded": 5} if rows else {"failed": 5})
+    assert land["outcomes"] == ({"succeeded": 5} if rows else {"expired": 5})
     if not rows:
         assert float(land["cost_usd"]) == 0
         assert land["reasons"][0]["code"] == "flex_unavailable"
+        assert land["receipt"].endswith("Deadline missed: 5 rows have no answer.")
 
 
 def test_without_flex_a_final_pass_on_flex_leaves_the_rows_as_they_are_and_says_so(

@@ -40,7 +40,7 @@ class Outcome(StrEnum):
     REFUSED = "refused"  # refused by the model or a content filter
     INVALID_OUTPUT = "invalid_output"  # HTTP 200, but not valid against the schema
     FAILED = "failed"  # an HTTP error
-    EXPIRED = "expired"  # never ran: the completion window of the batch ended
+    EXPIRED = "expired"  # never ran: the completion window of the batch ended, or the flex tier did not take it
     CANCELLED = "cancelled"  # never ran: its batch was cancelled
     MISSING = "missing"  # its batch is settled, but the result files have no readable line for it
     WITHHELD = "withheld"  # held back by the budget
@@ -229,6 +229,7 @@ def _read_unexecuted(error: Any) -> Answer:
         "batch_expired": Outcome.EXPIRED,
         "request_timeout": Outcome.EXPIRED,
         "batch_cancelled": Outcome.CANCELLED,
+        FLEX_UNAVAILABLE: Outcome.EXPIRED,
     }.get(code or "", Outcome.FAILED)
     return Answer(
         outcome,

@@ -125,7 +125,7 @@ class Settled(msgspec.Struct, frozen=True, tag="settled"):
     transient: int = 0
     #: number of incomplete rows that were cut off at the output cap
     cut_off: int = 0
-    #: number of failed rows that the flex tier did not take
+    #: number of expired rows that the flex tier did not take
     flex_refused: int = 0
     #: number of answers that report their output tokens, and the sum of these
     answers: int = 0

@@ -126,7 +126,8 @@ def retryable_rows(settled: Settled, policy: Policy) -> int:
     """Return the number of rows of a settled submission that the policy retries."""
     if settled.failure is Failure.LINES:
         return settled.transient
-    count = settled.transient if Outcome.FAILED in policy.retry_on else settled.flex_refused
+    count = settled.transient if Outcome.FAILED in policy.retry_on else 0
+    count += settled.flex_refused if Outcome.EXPIRED not in policy.retry_on else 0
     count += settled.cut_off if policy.raise_cap else 0
     return count + sum(settled.outcomes.get(outcome, 0) for outcome in policy.retry_on if outcome is not Outcome.FAILED)
 
