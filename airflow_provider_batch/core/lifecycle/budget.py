@@ -216,8 +216,8 @@ class BudgetTracker:
     def shared_reservation(self, shard: Shard) -> Decimal:
         """Return the US dollars to reserve for a shard from budgets that the job shares with others."""
         expected = self.expected_cost(shard)
-        if shard.synchronous:
-            # a few requests, whose cost is known at once
+        if shard.synchronous or shard.requests == 1:
+            # a few requests whose cost is known at once, or a batch that cannot be smaller
             return expected
         reservation = self.reservation(shard)
         return min(reservation, expected * MAX_SHARED_MARGIN) if self._answers[shard.model] else reservation
@@ -244,7 +244,7 @@ class BudgetTracker:
             requests = min(int(usd / cost * shard.requests), shard.requests - 1)
             return requests if requests >= shard.requests * SMALLEST_PART else 0
         requests = min(int(usd * FIRST_PART / cost * shard.requests), shard.requests - 1)
-        return max(requests, 1) if cost / shard.requests <= usd else 0
+        return max(requests, 1) if self.expected_cost(shard) / shard.requests <= usd else 0
 
     def next_synchronous(self, shards: list[ShardState]) -> list[ShardState]:
         """Return the shards of the final pass to send now: those that the budget covers, or else the first to fit.

@@ -238,3 +238,11 @@ def test_no_plan_reserves_more_than_the_ceiling(ceiling: float) -> None:
         sum(budget.reservation(step.shard.spec) for step in steps if isinstance(step, Upload))
         <= Decimal(str(ceiling)) - budget.spent
     )
+
+
+def test_without_any_answers_a_shared_budget_covers_one_request_that_is_expected_to_fit() -> None:
+    budget = BudgetTracker(job(None))
+    # $0.002 a request is expected, and $0.226 would be reserved
+    assert budget.requests_within(plain_shard("s", model="m", requests=100, tokens=100_000), Decimal("0.003")) == 1
+    assert budget.requests_within(plain_shard("s", model="m", requests=100, tokens=100_000), Decimal("0.001")) == 0
+    assert budget.shared_reservation(plain_shard("s", model="m", requests=1, tokens=1_000)) == Decimal("0.002")
