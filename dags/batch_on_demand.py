@@ -1,6 +1,6 @@
 """Send each row of a query to a model, without writing a DAG: press *Trigger* and fill in the form.
 
-The task `submit` reads all rows, renders all requests and estimates the cost. It then sends two of them, which shows
+The task `submit` reads all rows, renders all requests and estimates the cost. It then sends a few of them, which shows
 what the others will cost. If that may exceed your threshold, the task `approve` waits for a person: open it under
 *Required Actions* to see these requests with their answers. If that person rejects, or nobody answers within three
 days, nothing else is sent. The answers land in the table that you name, and the task `report` summarises the run.
