@@ -354,6 +354,12 @@ class Runner:
             return
         if responses.flex_problem is not None:
             self.log.warning("%s: %s", shard.name, responses.flex_problem)
+        if responses.unanswered:
+            self.log.warning(
+                "%s: %s no response. They may have been billed, which no cost includes.",
+                shard.name,
+                format_count(responses.unanswered, "request got", "requests got"),
+            )
         file = synchronous.write_responses(self.ledger, responses)
         settled = Settled(shard.name, number, "", "answered", self._clock(), files=[file])
         self.ledger.add(self._collector.count(shard, settled))

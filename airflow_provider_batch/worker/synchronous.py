@@ -93,6 +93,11 @@ class ShardResponses(NamedTuple):
     flex_refusals: list[SynchronousResponse]
 
     @property
+    def unanswered(self) -> int:
+        """Number of requests that got no response. They may have been billed, and nobody knows at what cost."""
+        return sum(response.status == 0 and response.code != FLEX_UNAVAILABLE for _, response in self.responses)
+
+    @property
     def flex_problem(self) -> str | None:
         """What became of the requests that flex refused, as full sentences, or None if it refused none."""
         if not self.flex_refusals:

@@ -10,8 +10,8 @@ from airflow_provider_batch.core.formatting import format_count, format_usd
 from airflow_provider_batch.core.ledger.records import Landed
 from airflow_provider_batch.core.provider.lane import Lane
 
-#: outcomes of rows that the provider did not answer
-_UNANSWERED = (Outcome.EXPIRED, Outcome.CANCELLED, Outcome.MISSING, Outcome.WITHHELD, Outcome.PENDING)
+#: outcomes of rows without an answer; rows that the budget withheld say nothing about the deadline
+_UNANSWERED = (Outcome.EXPIRED, Outcome.CANCELLED, Outcome.MISSING, Outcome.PENDING)
 _LANES = {Lane.BATCH: "in batches", Lane.FLEX: "on flex", Lane.STANDARD: "at the standard price"}
 
 
@@ -48,8 +48,11 @@ def _deadline(landed: Landed) -> str:
     if landed.deadline is None:
         return ""
     unanswered = sum(landed.outcomes.get(outcome, 0) for outcome in _UNANSWERED)
+    rows = format_count(unanswered, "row has", "rows have")
+    if unanswered and landed.time < landed.deadline:
+        return f"{rows} no answer, and the deadline has not passed."
     if unanswered:
-        return f"Deadline missed: {format_count(unanswered, 'row has', 'rows have')} no answer."
+        return f"Deadline missed: {rows} no answer."
     if landed.answered_at is None:
         return ""
     spare = landed.deadline - landed.answered_at

@@ -45,6 +45,11 @@ def test_the_receipt_states_prices_lanes_and_the_deadline() -> None:
         ({"answered_at": NOW + timedelta(seconds=5)}, "Deadline missed by less than a minute."),
         ({"outcomes": {"succeeded": 98, "cancelled": 2}}, "Deadline missed: 2 rows have no answer."),
         ({"outcomes": {"succeeded": 99, "pending": 1}}, "Deadline missed: 1 row has no answer."),
+        (
+            {"outcomes": {"succeeded": 99, "pending": 1}, "time": NOW - HOUR},
+            "1 row has no answer, and the deadline has not passed.",
+        ),
+        ({"outcomes": {"succeeded": 99, "withheld": 1}}, "Deadline met, 60 min early."),
         ({"lanes": {"batch": 999, "standard": 1}}, "(99% at the batch price)"),
         ({"cost_usd": None}, "Paid: unknown."),
         ({"standard_cost_usd": None}, "Paid: $0.60. The list price is unknown."),
