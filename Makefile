@@ -46,6 +46,7 @@ bench: $(BENCH) ## time sealing, landing and waiting against other tools, about 
 	@$(BIN)/python -m benchmarks.eval_nights --json build/bench/eval_nights.json
 	@$(BIN)/python -m benchmarks.deadlines --json build/bench/deadlines.json
 	@$(BIN)/python -m benchmarks.ranges --json build/bench/ranges.json
+	@$(BIN)/python -m benchmarks.tokens --json build/bench/tokens.json
 
 soak: $(BENCH) ## check at scale that nothing is lost: a million rows, 500 rounds of chaos, 100 waits; ARGS="--rows 20000"
 	@$(BIN)/python -m benchmarks.soak --json build/bench/soak.json $(ARGS)
