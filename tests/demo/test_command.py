@@ -37,7 +37,7 @@ def test_the_demo_can_be_repeated_and_prints_all_results(tmp_path: Path) -> None
             r"submit succeeded",
             r"canary: 5 requests sent synchronously; the estimate is now \$0\.\d+ to \$0\.\d+",
             r"wait is deferred",
-            r"in_progress, \d+ of 340 requests done",
+            r"in_progress, \d+ of 337 requests done",
             r"batch …\S+ completed, 1 of 1 requests done",
             r"land succeeded",
             r"342 answers landed",
