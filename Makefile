@@ -48,9 +48,10 @@ bench: $(BENCH) ## time sealing, landing and waiting against other tools, about 
 	@$(BIN)/python -m benchmarks.ranges --json build/bench/ranges.json
 	@$(BIN)/python -m benchmarks.tokens --json build/bench/tokens.json
 
-soak: $(BENCH) ## check at scale that nothing is lost: a million rows, 500 rounds of chaos, 100 waits; ARGS="--rows 20000"
+soak: $(BENCH) ## check at scale that nothing is lost: a million rows, 700 rounds of chaos, 100 waits; ARGS="--rows 20000"
 	@$(BIN)/python -m benchmarks.soak --json build/bench/soak.json $(ARGS)
 	@$(BIN)/python -m tests.chaos --rounds 500
+	@$(BIN)/python -m tests.chaos --budgets --rounds 200
 	@BATCH_TEST_WAITS=100 $(BIN)/python -m pytest tests/airflow/test_many_waits.py tests/airflow/test_standalone.py
 
 lint: $(STAMP) ## check format, style, types and import rules

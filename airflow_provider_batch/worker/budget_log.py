@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 import msgspec
 
 from airflow_provider_batch.core.ledger.folder import Folder
-from airflow_provider_batch.core.ledger.ledger import decode
 from airflow_provider_batch.core.lifecycle.shared_budget import Balance, SharedBudget
+from airflow_provider_batch.exceptions import LedgerError
 
 #: number of entries that are left when old ones are removed
 KEPT_ENTRIES = 64
@@ -91,9 +91,20 @@ def read_newest(folder: Folder, known_number: int = 0) -> tuple[int, Balance] | 
     while (number := max(_numbers(folder), default=0)) > known_number:
         data = folder.read(_file_name(number))
         if data is not None:
-            return number, decode(data, Balance, f"{folder.uri}/{_file_name(number)}")
+            return number, _decode(data, f"{folder.uri}/{_file_name(number)}")
         # it was removed after it was listed, so there are many newer ones
     return None
+
+
+def _decode(data: bytes, location: str) -> Balance:
+    try:
+        return msgspec.json.decode(data, type=Balance)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise LedgerError(
+            f"Cannot read {location} as an entry of a shared budget: {error}. Nothing more is sent by jobs with this "
+            "budget, and what they did is kept. Restore the file. If that is impossible, remove it: the entry before "
+            "it then counts, which lacks one reservation or settlement."
+        ) from error
 
 
 def _numbers(folder: Folder) -> list[int]:

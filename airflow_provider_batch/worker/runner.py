@@ -254,7 +254,11 @@ class Runner:
         shards = [self.ledger.state().shards[name] for name in withheld]
         budget = self._budget_tracker()
         exceeds_own_ceiling = budget.ceiling is not None and budget.split_affordable(shards)[1]
-        return "" if exceeds_own_ceiling else self._allowance.message
+        if exceeds_own_ceiling:
+            return ""
+        unpriced = sorted({shard.model for shard in shards if not budget.expected_cost(shard.spec).is_finite()})
+        no_price = f" No price is known for {', '.join(unpriced)}, so nothing can be reserved." if unpriced else ""
+        return f"{self._allowance.message}{no_price}"
 
     def _budget_tracker(self) -> BudgetTracker:
         """Return the budget of the job as of the current plan."""

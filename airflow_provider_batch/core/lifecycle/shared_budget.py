@@ -43,6 +43,8 @@ from airflow_provider_batch.exceptions import InputError
 
 #: number of jobs without a reservation that a balance lists; older ones are added up
 MAX_SETTLED_JOBS = 100
+#: how long a job waits at least before it reads the budgets again, because others may have settled
+MIN_RECHECK = timedelta(seconds=5)
 #: number of jobs that a message names
 MAX_NAMED_JOBS = 3
 
@@ -369,7 +371,7 @@ def allowance_of(
     ends_at = period_at(budget.per, now).ends_at
     times = [ends_at] if ends_at is not None else []
     if balance.reserved_by_others(job_uid):
-        times.append(now + recheck)
+        times.append(now + max(recheck, MIN_RECHECK))
     return Allowance(balance.remaining(budget.usd), min(times, default=None), describe(budget, balance, ends_at))
 
 

@@ -6,6 +6,7 @@ import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,25 @@ def test_the_first_night_has_no_history_and_the_second_is_compared_with_it(
     assert warehouse.execute("SELECT COUNT(*) FROM eval_accepted") == [(4,)]
     assert "nothing to compare with" in page_of(first)
     assert f"Compared with the accepted run <code>{runs[0]}</code>" in page_of(second)
+
+
+def test_the_amount_of_the_form_is_the_total_of_the_run_over_all_models_and_the_judge(
+    night: Callable[..., DagRunResult], warehouse: Warehouse
+) -> None:
+    from airflow_provider_batch.staging.layout import budget_folders, staging_root
+    from airflow_provider_batch.worker.budget_log import read_newest
+
+    assert night(max_cost_usd=5).state == "success"
+
+    (account,) = [entry[1] for folder in budget_folders(staging_root()) if (entry := read_newest(folder)) is not None]
+    costs = [Decimal(cost) for (cost,) in warehouse.execute("SELECT cost_usd FROM eval_costs")]
+    assert len(costs) == 4
+    assert account.budget.usd == 5
+    assert {job.key.task_id for job in account.jobs.values()} == {"evaluate.answer.submit", "evaluate.judge.submit"}
+    assert len(account.jobs) == len(costs)
+    assert account.spent == pytest.approx(sum(costs))
+    assert account.spent > 0
+    assert account.reserved == 0
 
 
 def test_a_regression_fails_the_gate_which_names_the_cases_and_the_run_is_not_accepted(
