@@ -239,6 +239,7 @@ class _Builder:
             max_run_cost_usd=plan.max_run_cost_usd,
             output_tokens_high=self.estimator.outputs(),
             output_caps=self.estimator.caps(),
+            media_models=self.estimator.media_models(),
             earlier_outputs=plan.learned.outputs,
             generation=self._generation,
             has_more_rows=self._has_more_rows,

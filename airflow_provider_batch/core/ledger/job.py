@@ -183,6 +183,8 @@ class Manifest(msgspec.Struct, frozen=True):
     output_tokens_high: dict[str, float] = {}
     #: by model: maximum output tokens of one request, on average, for models of which every request has a cap
     output_caps: dict[str, float] = {}
+    #: models to which any request has an image, a sound or a file
+    media_models: list[str] = []
     #: by model: the output of answers of earlier jobs of this task
     earlier_outputs: dict[str, OutputSample] = {}
     generation: int = 1

@@ -20,17 +20,22 @@ the expected cost counts as spent. A shard is expected to cost, for each of its 
 The high end counts because the ceiling must hold. With the low end, a few tokens per answer, a job could exceed its
 ceiling many times over before the first answer shows it.
 
-A reservation is larger than that, because the answers to come may be unlike those so far: rows with images after rows
-of text, or long answers after short ones. Nothing shows that before they are answered. After n answers of the model,
-(15 / (n + 1))² times the expected tokens are reserved on top, and at least that many times 1,000 input tokens, because
-a short text can come with an image or a file. Or 2/√n times the expected tokens if that is more: two standard errors of
-sizes that vary as much as their mean. For requests of 1,000 tokens or more:
+A reservation is larger than that. Its margin on top of what is expected, after n answers of the model, is the larger
+of two:
 
-    n             0     1     2     5     10    30    100   1,000
-    reserved    226×   57×   26×   7.3×  2.9×  1.4×  1.2×   1.06× what is expected
+    requests like those answered so far      2/√n times: two standard errors of sizes that vary as much as their mean
+    requests unlike them                     (15 / (n + 1))² times: rows with images after rows of text, or long
+                                             answers after short ones, which nothing shows before they are answered
 
-The output is reserved up to its cap at most. If earlier jobs of the task had a factor for the input, it counts like two
-answers, and like a hundred more once this job's own answers confirm it within a factor of two.
+    n                       0      1      2      5      10     30     100    1,000
+    reserved: like          –      3×     2.4×   1.9×   1.6×   1.4×   1.2×   1.06×   what is expected
+    reserved: unlike        226×   57×    26×    7.3×   2.9×   1.4×   1.2×   1.06×   what is expected
+
+The second applies to the output, up to its cap. It applies to the input as long as there are no answers, and to a model
+whose requests have images, sounds or files, and then to at least 1,000 tokens. The tokens of mere text are known well
+enough: once a few answers correct their estimate, others are off by little. If earlier jobs of the task had a factor
+for the input, it counts like two answers, and like a hundred more once this job's own answers confirm it within a
+factor of two.
 
 Shards whose reservations fit are sent at once. For a job whose ceiling is far above its estimate, these are all. If
 nothing is running and the reservation of a shard does not fit, the shard is divided: a first part is sent, with rows
@@ -118,6 +123,7 @@ class BudgetTracker:
         self._earlier_factors = state.manifest.input_factors
         self._output_tokens_high = state.manifest.output_tokens_high
         self._capped_models = frozenset(state.manifest.output_caps)
+        self._media_models = frozenset(state.manifest.media_models)
         #: by model: answers, those that report their output tokens, and these tokens
         self._answers: defaultdict[str, int] = defaultdict(int)
         self._measured_answers: defaultdict[str, int] = defaultdict(int)
@@ -172,6 +178,8 @@ class BudgetTracker:
     def _reserved_input_tokens(self, shard: Shard) -> int:
         """Return the input tokens to reserve for one request of a shard."""
         mean, (unlike, like) = self._mean_input_tokens(shard), self.margins(shard.model)
+        if self._answers[shard.model] and shard.model not in self._media_models:
+            return ceil(mean * (1 + like))
         return ceil(mean + max(unlike * max(mean, UNLIKE_TOKENS), like * mean))
 
     def _high_output_tokens(self, shard: Shard) -> float:

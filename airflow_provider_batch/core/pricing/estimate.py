@@ -46,8 +46,8 @@ class _ModelTotals:
     def __init__(self, rate: Rate | None, counter: TokenCounter) -> None:
         self.rate, self.counter = rate, counter
         self.requests = self.input_tokens = self.low_output = self.high_output = 0
-        #: whether every request has an output cap
-        self.is_capped = True
+        #: whether every request has an output cap, and whether any has an image, a sound or a file
+        self.is_capped, self.has_media = True, False
         #: surcharges for large requests on top of the linear price, in US dollars, at the low and at the high end
         self.surcharges = [Decimal(0), Decimal(0)]
 
@@ -88,6 +88,7 @@ class Estimator:
             high = _high_output(request)
             low = min(request.choices * LOW_OUTPUT, high)
             totals.is_capped = totals.is_capped and request.cap is not None
+        totals.has_media = totals.has_media or bool(request.media)
         totals.requests += 1
         totals.input_tokens += tokens
         totals.low_output += low
@@ -111,6 +112,10 @@ class Estimator:
         return {
             model: totals.high_output / totals.requests for model, totals in self._totals.items() if totals.is_capped
         }
+
+    def media_models(self) -> list[str]:
+        """Return the models to which any request has an image, a sound or a file."""
+        return sorted(model for model, totals in self._totals.items() if totals.has_media)
 
     def finish(
         self, earlier: Mapping[str, OutputSample] | None = None, input_factors: Mapping[str, float] | None = None

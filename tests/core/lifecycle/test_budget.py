@@ -115,9 +115,15 @@ def test_the_margin_shrinks_with_the_number_of_answers(answers: int, margin: flo
     assert BudgetTracker(state).margins("another") == (225, 0)
 
 
+def test_the_input_of_text_is_known_well_once_there_are_answers() -> None:
+    shard = plain_shard("s", model="m", requests=1_000, tokens=1_000_000)
+    budget = BudgetTracker(job(1.0, *settled_records("s0001", output=0, answers=4)))
+    assert budget.reservation(shard) == Decimal("2")
+
+
 def test_a_short_request_may_have_an_image_as_long_as_few_answers_are_known() -> None:
     shard = plain_shard("s", model="m", requests=1_000, tokens=10_000)
-    budget = BudgetTracker(job(1.0, *settled_records("s0001", output=0, answers=2)))
+    budget = BudgetTracker(job(1.0, *settled_records("s0001", output=0, answers=2), media_models=["m"]))
     # 10 tokens, and 25 times 1,000, for each of 1,000 requests
     assert budget.reservation(shard) == Decimal("25.01")
 

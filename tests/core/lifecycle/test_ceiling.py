@@ -164,7 +164,7 @@ def test_a_wrong_estimate_costs_at_most_one_request_beyond_the_ceiling(
 def test_images_after_a_canary_that_saw_only_text_stay_within_the_ceiling(canary: int, headroom: float) -> None:
     rows = [Row("m", 1_000, 1_000)] * 2 + [Row("m", 1_000, 25_000)] * 398
     ceiling = headroom * sum(row.estimated for row in rows)
-    simulation = Simulation(rows, ceiling=ceiling, shard_size=1_000, canary=canary)
+    simulation = Simulation(rows, ceiling=ceiling, shard_size=1_000, canary=canary, media_models=["m"])
     assert simulation.run(Random(0)) <= ceiling
 
 
@@ -176,16 +176,21 @@ def test_rows_with_images_among_rows_of_text_rarely_exceed_the_ceiling(canary: i
         random = Random(seed)
         rows = [Row("m", 1_000, 25_000 if number >= 2 and random.random() < 0.5 else 1_000) for number in range(400)]
         ceiling = headroom * sum(row.estimated for row in rows)
-        simulation = Simulation(rows, ceiling=ceiling, shard_size=1_000, canary=canary)
+        simulation = Simulation(rows, ceiling=ceiling, shard_size=1_000, canary=canary, media_models=["m"])
         excesses.append(simulation.run(random) / ceiling)
     assert sum(excess <= 1 for excess in excesses) >= 15
     assert max(excesses) <= 2
 
 
-@pytest.mark.parametrize(("headroom", "batches"), [(1.05, 3), (1.5, 2), (3, 2), (30, 1)])
-def test_a_right_estimate_needs_few_batches_to_send_everything(headroom: float, batches: int) -> None:
+@pytest.mark.parametrize(
+    ("media_models", "headroom", "batches"),
+    [([], 1.05, 2), ([], 1.5, 2), ([], 3, 1), (["m"], 1.05, 3), (["m"], 1.5, 2), (["m"], 3, 2), (["m"], 30, 1)],
+)
+def test_a_right_estimate_needs_few_batches_to_send_everything(
+    media_models: list[str], headroom: float, batches: int
+) -> None:
     rows = [Row("m", 1_000, 1_000)] * 2_000
-    simulation = Simulation(rows, ceiling=headroom * 2_000_000, shard_size=50_000, canary=2)
+    simulation = Simulation(rows, ceiling=headroom * 2_000_000, shard_size=50_000, canary=2, media_models=media_models)
     simulation.run(Random(0))
     assert simulation.answered_rows == len(rows)
     assert simulation.batches == batches

@@ -383,6 +383,15 @@ def body(**extra: Any) -> bytes:
 CHAT = "/v1/chat/completions"
 
 
+def test_the_estimate_knows_which_models_get_images_sounds_or_files() -> None:
+    estimator = Estimator(Prices(), CHAT)
+    image = [{"type": "image_url", "image_url": {"url": "https://example.com/1.png"}}]
+    estimator.add("gpt-5-mini", body(), 1)
+    estimator.add("gpt-4o-mini", body(), 1)
+    estimator.add("gpt-4o-mini", body(messages=[{"role": "user", "content": image}]), 1)
+    assert estimator.media_models() == ["gpt-4o-mini"]
+
+
 def test_the_estimate_is_a_range_from_a_short_answer_to_the_cap() -> None:
     estimator = Estimator(Prices(), CHAT)
     tokens = estimate_request(body()).input_tokens
