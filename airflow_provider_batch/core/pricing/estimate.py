@@ -43,8 +43,10 @@ _WITHOUT_OUTPUT = ("/v1/embeddings", "/v1/moderations")
 class _ModelTotals:
     """The totals of the requests to a model."""
 
-    def __init__(self, rate: Rate | None, counter: TokenCounter) -> None:
-        self.rate, self.counter = rate, counter
+    def __init__(self, rate: Rate | None, served_model: str) -> None:
+        self.rate, self.counter = rate, TokenCounter(served_model)
+        #: the model whose rules count the tokens
+        self.served_model = served_model
         self.requests = self.input_tokens = self.low_output = self.high_output = 0
         #: whether every request has an output cap, and whether any has an image, a sound or a file
         self.is_capped, self.has_media = True, False
@@ -78,10 +80,11 @@ class Estimator:
         """
         totals = self._totals.get(model)
         if totals is None:
-            totals = self._totals[model] = _ModelTotals(self._prices.rate(model), TokenCounter(model))
-        request = None if outline is None else outline.estimate(leaf_values, model)
+            totals = _ModelTotals(self._prices.rate(model), self._prices.served_model(model))
+            self._totals[model] = totals
+        request = None if outline is None else outline.estimate(leaf_values, totals.served_model)
         if request is None:
-            request = estimate_request(body, model)
+            request = estimate_request(body, totals.served_model)
         tokens = max(totals.counter.count(request), inputs)
         low = high = 0
         if self._has_output:
@@ -180,7 +183,7 @@ def highest_cost(
 
     :param tokens: the estimated input tokens of the request.
     """
-    output = 0 if endpoint in _WITHOUT_OUTPUT else _high_output(estimate_request(body, model))
+    output = 0 if endpoint in _WITHOUT_OUTPUT else _high_output(estimate_request(body, prices.served_model(model)))
     return prices.cost(model, Usage(input_tokens=tokens, output_tokens=output), lane=lane)
 
 

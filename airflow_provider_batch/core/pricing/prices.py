@@ -73,15 +73,15 @@ class Prices:
             )
         self._price_list = PriceList(price_list)
         self._models: dict[str, Rates | None] = {}
-        aliases: dict[str, str] = {}
+        self._aliases: dict[str, str] = {}
         for model, price in (overrides or {}).items():
             if isinstance(price, str):
-                aliases[model] = price
+                self._aliases[model] = price
             else:
                 self._models[model] = _custom_rates(model, price, self._price_list, source)
         self._overridden_models = frozenset(overrides or {})
-        for model, same_priced_model in aliases.items():
-            rates = None if same_priced_model in aliases else self._rates(same_priced_model)
+        for model, same_priced_model in self._aliases.items():
+            rates = None if same_priced_model in self._aliases else self._rates(same_priced_model)
             if rates is None:
                 raise InputError(
                     f"{source}: {model!r} should cost the same as {same_priced_model!r}, but the price of "
@@ -90,6 +90,10 @@ class Prices:
                 )
             self._models[model] = rates
         self._cached_cost = lru_cache(_CACHE_SIZE)(self._calculate_cost)
+
+    def served_model(self, model: str) -> str:
+        """Return the model that a deployment serves, if its price is the name of that model, or else the name itself."""
+        return self._aliases.get(model, model)
 
     def rate(self, model: str, lane: Lane = Lane.BATCH) -> Rate | None:
         """Return the price of a model, or None if it is unknown.

@@ -383,6 +383,14 @@ def body(**extra: Any) -> bytes:
 CHAT = "/v1/chat/completions"
 
 
+def test_a_deployment_counts_images_like_the_model_that_it_serves() -> None:
+    image = [{"type": "image_url", "image_url": {"url": "https://example.com/1.png", "detail": "low"}}]
+    request = body(messages=[{"role": "user", "content": image}])
+    estimator = Estimator(Prices({"vision": "gpt-4o-mini", "other": {"input": 1, "output": 1}}), CHAT)
+    assert estimator.add("vision", request, 1) == estimator.add("gpt-4o-mini", request, 1) > 2_833
+    assert estimator.add("other", request, 1) == estimate_request(request, "other").input_tokens
+
+
 def test_the_estimate_knows_which_models_get_images_sounds_or_files() -> None:
     estimator = Estimator(Prices(), CHAT)
     image = [{"type": "image_url", "image_url": {"url": "https://example.com/1.png"}}]
