@@ -136,9 +136,9 @@ with DAG(
             minimum=0,
             maximum=10_000,
             section=COST,
-            description_md="The maximum cost of the run. If the lowest estimate is higher, the run fails and sends "
-            "nothing. Rows that would exceed the ceiling are not sent. Empty: no ceiling, for models without a known "
-            "price.",
+            description_md="The maximum cost of the run. If even the lowest estimate is higher, the run fails, and "
+            "at most a few requests are sent. Rows that would exceed the ceiling are not sent. Empty: no ceiling, for "
+            "models without a known price.",
         ),
         "approve_above_usd": Param(
             0.5,

@@ -25,6 +25,8 @@ _TEMPLATED: Mapping[str, Callable[[str, Any], Any]] = {"above_usd": parse_number
 class JobApprovalOperator(ApprovalOperator):
     """Wait for a person's approval if the high estimate of a job exceeds an amount, or is unknown.
 
+    A job whose canary has sent all of its requests needs no approval, because nothing is left to pay for.
+
     :param job: the reference that submit returned.
     :param above_usd: amount in US dollars up to which no approval is necessary.
     """
@@ -39,7 +41,7 @@ class JobApprovalOperator(ApprovalOperator):
         check_templated(self, _TEMPLATED)
 
     def execute(self, context: Context) -> Any:
-        """Return at once if no approval is necessary, otherwise wait for the decision."""
+        """Return immediately if no approval is necessary, otherwise wait for the decision."""
         with airflow_failures():
             parse_templated(self, _TEMPLATED)
             reference = read_reference("job", self.job)
@@ -48,6 +50,9 @@ class JobApprovalOperator(ApprovalOperator):
         highest, limit = reference.estimate.high_usd, self.above_usd or 0
         if not reference.requests:
             self.log.info("No approval is necessary, because the job has no rows.")
+            return None
+        if reference.canary_requests == reference.sent:
+            self.log.info("No approval is necessary, because the canary has sent all requests of the job.")
             return None
         if highest is not None and highest <= limit:
             self.log.info(

@@ -424,9 +424,12 @@ class BatchSubmitOperator(BaseOperator):
             )
         self._send(ledger, hook)
         ledger.add(Submitted(datetime.now(UTC)))
+        state = ledger.state()
+        summary = summarize(ledger)
+        reference = reference_of(summary, state)
         if self.stop_after_canary:
-            self._show_canary(context, ledger)
-        return reference_of(summarize(ledger), ledger.state())
+            self._show_canary(context, ledger, reference, summary.batches)
+        return reference
 
     def _send(self, ledger: Ledger, hook: BatchHook) -> None:
         policy = Policy(max_attempts=1, stop_after_canary=self.stop_after_canary, restarted_at=datetime.now(UTC))
@@ -534,10 +537,18 @@ class BatchSubmitOperator(BaseOperator):
         self._push_preview(context, build.sample, text)
         return preview_reference(build.manifest)
 
-    def _show_canary(self, context: Context, ledger: Ledger) -> None:
+    def _show_canary(self, context: Context, ledger: Ledger, reference: Reference, batches: int) -> None:
         """Push the requests and answers of the canary, for the person who decides about the other requests."""
-        state, requests = ledger.state(), read_canary(ledger)
-        self._push_preview(context, requests, render_preview(state.manifest, requests, state.estimate))
+        requests = read_canary(ledger)
+        text = render_preview(
+            ledger.manifest,
+            requests,
+            reference.estimate,
+            canary_outcomes=reference.canary_outcomes,
+            canary_cost_usd=reference.canary_cost_usd,
+            batches=batches,
+        )
+        self._push_preview(context, requests, text)
         self.log.info("Stopped after the canary: nothing was uploaded. The wait sends the other requests.")
 
     def _push_preview(self, context: Context, requests: list[dict[str, Any]], text: str) -> None:

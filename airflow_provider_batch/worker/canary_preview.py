@@ -27,12 +27,16 @@ class _Line(msgspec.Struct):
 def read_canary(ledger: Ledger) -> list[dict[str, Any]]:
     """Return the first requests of a sealed job, as `{"custom_id": …, "body": …, "answer": …}`.
 
-    These are the requests of the canary. Without a canary, they are the first requests, without answers.
+    These are requests of the canary, of each model if possible. Without a canary, they are the first requests, without
+    answers.
     """
     state = ledger.state()
+    canaries = state.canary_shards
     requests: list[dict[str, Any]] = []
-    for shard in state.canary_shards or state.shards.values():
-        requests += _read_shard(ledger, state, shard, MAX_REQUESTS - len(requests))
+    for number, shard in enumerate(canaries or state.shards.values()):
+        left = MAX_REQUESTS - len(requests)
+        # every model gets an equal share of what is left
+        requests += _read_shard(ledger, state, shard, -(-left // (len(canaries) - number)) if canaries else left)
         if len(requests) >= MAX_REQUESTS:
             break
     return requests

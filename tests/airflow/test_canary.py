@@ -18,6 +18,7 @@ from uuid import uuid4
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_provider_batch.core.formatting import format_usd
 from airflow_provider_batch.exceptions import InputError, JobHeldError, StoppedError
 from airflow_provider_batch.local.faults import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
@@ -179,12 +180,29 @@ def test_with_stop_after_canary_only_the_canary_is_sent_and_its_answers_are_show
     assert total == pytest.approx(reference["canary_cost_usd"])
     text = instance.xcoms["preview_text"]
     assert "2 requests were sent already, to see what comes back: 2 succeeded. That cost " in text
+    assert "Nothing else has been sent" in text
     assert "Its answer: **succeeded**" in text
 
     # another try shows the same answers, and sends nothing
     assert submit_job(instance, stop_after_canary=True, output_schema=SCHEMA)["job_uid"] == reference["job_uid"]
     assert instance.xcoms["preview"] == requests
     assert count_calls() == {"synchronous": 0, "upload": 0, "create": 0}
+
+
+def test_a_preview_of_many_canary_requests_shows_some_of_each_model_and_the_cost_of_all(warehouse: Path) -> None:
+    instance = Instance()
+    sql = f"SELECT id, CASE WHEN id <= 80 THEN 'gpt-5-nano' ELSE 'gpt-5-mini' END AS m FROM ({NUMBERS})"
+    reference = submit_job(
+        instance, sql=sql, prompt="Number {{ row.id }}", model="{{ row.m }}", canary=20, stop_after_canary=True
+    )
+
+    assert reference["canary_requests"] == 40
+    models = [request["body"]["model"] for request in instance.xcoms["preview"]]
+    assert models == ["gpt-5-nano"] * 5 + ["gpt-5-mini"] * 5
+    cost = format_usd(reference["canary_cost_usd"])
+    text = instance.xcoms["preview_text"]
+    assert f"40 requests were sent already, to see what comes back: 40 succeeded. That cost {cost}, " in text
+    assert "10 of them are shown below" in text
 
 
 def test_with_stop_after_canary_and_no_canary_nothing_is_sent(

@@ -236,6 +236,20 @@ def test_a_job_below_the_threshold_needs_no_approval(path: Path, capfd: pytest.C
 
 
 @pytest.mark.usefixtures("offline")
+def test_a_job_whose_canary_sends_everything_needs_no_approval(path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from airflow_provider_batch.task_groups import batch_job
+
+    with new_dag() as dag:
+        batch_job(**ARGUMENTS | {"max_rows": 1, "canary": 5}, approve_above_usd=0)
+
+    result = run_dag(dag)
+
+    assert set(result.states.values()) == {"success"}
+    assert query(path, "SELECT count(*) FROM answers WHERE outcome = 'succeeded'") == [(1,)]
+    assert "because the canary has sent all requests of the job" in capfd.readouterr().out
+
+
+@pytest.mark.usefixtures("offline")
 def test_a_preview_needs_no_approval(path: Path) -> None:
     from airflow_provider_batch.task_groups import batch_job
 

@@ -249,6 +249,8 @@ class Reference(msgspec.Struct, frozen=True, omit_defaults=False):
     canary_cost_usd: float | None = 0.0
     #: the same as text for people, such as "less than $0.0001"
     canary_cost: str = "$0.00"
+    #: number of these requests by outcome
+    canary_outcomes: dict[str, int] = {}
     #: numbers of rows: those that are sent, duplicates of these, and those whose answer comes from the results table of
     #: an earlier job
     sent: int = 0

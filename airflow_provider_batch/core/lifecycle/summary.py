@@ -6,6 +6,7 @@ and what an asset event carries are views of it.
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime
 from decimal import Decimal
 
@@ -254,7 +255,11 @@ def summarize(ledger: Ledger) -> JobSummary:
 def reference_of(summary: JobSummary, state: JobState) -> Reference:
     """Return the value that submit returns for a job that it sent, or of which it sent the canary."""
     canary = [shard for shard in state.canary_shards if shard.phase is Phase.SETTLED]
-    costs = [shard.submissions[-1].settled.cost_usd for shard in canary if shard.submissions[-1].settled]
+    settled = [record for shard in canary if (record := shard.submissions[-1].settled) is not None]
+    costs = [record.cost_usd for record in settled]
+    outcomes = Counter[str]()
+    for record in settled:
+        outcomes.update(record.outcomes)
     known_costs = [Decimal(cost) for cost in costs if cost is not None]
     canary_cost = float(sum(known_costs)) if len(known_costs) == len(costs) else None
     return Reference(
@@ -267,6 +272,7 @@ def reference_of(summary: JobSummary, state: JobState) -> Reference:
         canary_requests=sum(shard.requests for shard in canary),
         canary_cost_usd=canary_cost,
         canary_cost=format_usd(canary_cost),
+        canary_outcomes=dict(outcomes),
         sent=summary.sent,
         duplicates=summary.duplicates,
         reused=summary.reused,

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 import textwrap
 import unicodedata
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -33,15 +33,21 @@ def render_preview(
     manifest: Manifest,
     sample: Sequence[Mapping[str, Any]],
     estimate: Estimate | None = None,
+    *,
+    canary_outcomes: Mapping[str, int] = MappingProxyType({}),
+    canary_cost_usd: float | None = None,
+    batches: int = 0,
 ) -> str:
-    """Return the preview of a job of which nothing was uploaded, as Markdown.
+    """Return the preview of a job as Markdown.
 
-    :param sample: the first requests, as `{"custom_id": …, "body": …}`, with an `answer` if the canary sent them.
+    :param sample: a few requests, as `{"custom_id": …, "body": …}`, with an `answer` if the canary sent them.
     :param estimate: as measured by the canary. Default: the one of the manifest.
+    :param canary_outcomes: number of all requests of the canary by outcome; empty if none was sent.
+    :param canary_cost_usd: what these cost, or None if that is unknown.
+    :param batches: number of batches that exist already, because a person cleared a job that had sent them.
     """
     models = sorted({shard.model for shard in manifest.shards})
     shards = len(manifest.shards)
-    answers = [request["answer"] for request in sample if "answer" in request]
     estimate = estimate or manifest.estimate
     lines = [
         f"**{format_count(manifest.sent, 'request')}** in {format_count(shards, 'shard')} "
@@ -52,12 +58,22 @@ def render_preview(
         f"- About {estimate.input_tokens:,} input tokens and "
         f"{estimate.output_tokens_low:,} to {estimate.output_tokens_high:,} output tokens",
     ]
-    if answers:
+    if canary_outcomes:
+        answers = sum(canary_outcomes.values())
         lines.append(
-            f"- {format_count(len(answers), 'request was', 'requests were')} sent already, to see what comes back: "
-            f"{_describe_outcomes(answers)}. That cost {_describe_spending(answers)}, which is part of the estimate. "
-            "Nothing else was sent yet"
+            f"- {format_count(answers, 'request was', 'requests were')} sent already, to see what comes back: "
+            f"{', '.join(f'{count:,} {outcome}' for outcome, count in canary_outcomes.items())}. "
+            f"That cost {_describe_amount(canary_cost_usd)}, which is part of the estimate"
+            + (
+                f". {format_count(len(sample), 'of them is', 'of them are')} shown below"
+                if len(sample) < answers
+                else ""
+            )
         )
+    if batches:
+        lines.append(f"- {format_count(batches, 'batch', 'batches')} of this job were created before it was cleared")
+    elif canary_outcomes:
+        lines.append("- Nothing else has been sent")
     if manifest.requests != manifest.sent:
         lines.append(
             f"- {format_count(manifest.requests, 'row')}, of which {manifest.duplicates:,} duplicate another row and "
@@ -96,14 +112,8 @@ def _common_items(bodies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {key: value for key, value in first.items() if all(body.get(key, absent) == value for body in other_bodies)}
 
 
-def _describe_outcomes(answers: Sequence[Mapping[str, Any]]) -> str:
-    counts = Counter(answer["outcome"] for answer in answers)
-    return ", ".join(f"{count:,} {outcome}" for outcome, count in counts.items())
-
-
-def _describe_spending(answers: Sequence[Mapping[str, Any]]) -> str:
-    costs = [answer["cost_usd"] for answer in answers]
-    return "an unknown amount" if None in costs else format_usd(sum(costs))
+def _describe_amount(usd: float | None) -> str:
+    return "an unknown amount" if usd is None else format_usd(usd)
 
 
 def _describe_answer(answer: Mapping[str, Any]) -> list[str]:
@@ -113,7 +123,7 @@ def _describe_answer(answer: Mapping[str, Any]) -> list[str]:
     lines = [
         "",
         f"Its answer: **{answer['outcome']}**, {input_tokens} input tokens, {output_tokens} output tokens, "
-        f"{_describe_spending([answer])}:",
+        f"{_describe_amount(answer['cost_usd'])}:",
     ]
     for text in (answer["message"], answer["text"]):
         if text:

@@ -155,7 +155,11 @@ def answered(custom_id: str, prompt: str, **answer: Any) -> dict[str, Any]:
 
 def test_the_answers_of_the_canary_are_shown_below_their_requests_with_the_measured_estimate() -> None:
     markdown = render_preview(
-        manifest(), [answered("a", "One."), answered("b", "Two.")], Estimate(low_usd=0.2, high_usd=0.22)
+        manifest(),
+        [answered("a", "One."), answered("b", "Two.")],
+        Estimate(low_usd=0.2, high_usd=0.22),
+        canary_outcomes={"succeeded": 2},
+        canary_cost_usd=0.0038,
     )
 
     assert "**Estimated cost: $0.20 to $0.22**" in markdown
@@ -163,6 +167,8 @@ def test_the_answers_of_the_canary_are_shown_below_their_requests_with_the_measu
         "- 2 requests were sent already, to see what comes back: 2 succeeded. That cost $0.0038, which is part"
         in markdown
     )
+    assert "- Nothing else has been sent" in markdown
+    assert "are shown below" not in markdown
     parts = markdown.partition("Request 2,")
     assert "Its answer: **succeeded**, 25,501 input tokens, 12 output tokens, $0.0019:" in parts[0]
     assert "```text\nbilling\n```" in parts[0]
@@ -182,11 +188,30 @@ def test_an_answer_that_failed_is_shown_with_its_message_and_unknown_figures_as_
                 cost_usd=None,
             )
         ],
+        canary_outcomes={"failed": 1},
     )
 
     assert "1 request was sent already, to see what comes back: 1 failed. That cost an unknown amount," in markdown
     assert "Its answer: **failed**, unknown input tokens, 12 output tokens, an unknown amount:" in markdown
     assert "```text\nrate_limit: Slow down\n```" in markdown
+
+
+def test_all_requests_of_the_canary_are_counted_although_only_some_are_shown() -> None:
+    markdown = render_preview(
+        manifest(), [answered("a", "One.")], canary_outcomes={"succeeded": 14, "refused": 1}, canary_cost_usd=0.0285
+    )
+
+    assert "- 15 requests were sent already, to see what comes back: 14 succeeded, 1 refused. That cost $0.0285, " in (
+        markdown
+    )
+    assert "which is part of the estimate. 1 of them is shown below" in markdown
+
+
+def test_a_job_that_was_cleared_after_its_batches_were_created_says_so() -> None:
+    markdown = render_preview(manifest(), [answered("a", "One.")], canary_outcomes={"succeeded": 1}, batches=2)
+
+    assert "- 2 batches of this job were created before it was cleared" in markdown
+    assert "Nothing else" not in markdown
 
 
 @given(st.text(max_size=80), st.text(max_size=80))
