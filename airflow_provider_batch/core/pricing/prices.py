@@ -92,7 +92,7 @@ class Prices:
         self._cached_cost = lru_cache(_CACHE_SIZE)(self._calculate_cost)
 
     def served_model(self, model: str) -> str:
-        """Return the model that a deployment serves, if its price is the name of that model, or else the name itself."""
+        """Return the model that a deployment serves, if its price is the name of that model, or else its own name."""
         return self._aliases.get(model, model)
 
     def rate(self, model: str, lane: Lane = Lane.BATCH) -> Rate | None:
