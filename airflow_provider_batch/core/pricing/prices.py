@@ -73,22 +73,26 @@ class Prices:
             )
         self._price_list = PriceList(price_list)
         self._models: dict[str, Rates | None] = {}
-        self._aliases: dict[str, str] = {}
+        aliases: dict[str, str] = {}
         for model, price in (overrides or {}).items():
             if isinstance(price, str):
-                self._aliases[model] = price
+                aliases[model] = price
             else:
                 self._models[model] = _custom_rates(model, price, self._price_list, source)
         self._overridden_models = frozenset(overrides or {})
+        #: by alias, the model at the end of the chain
+        self._aliases = {model: _follow(aliases, model) for model in aliases}
+        aliased_rates: dict[str, Rates | None] = {}
         for model, same_priced_model in self._aliases.items():
-            rates = None if same_priced_model in self._aliases else self._rates(same_priced_model)
+            rates = self._rates(same_priced_model)
             if rates is None:
                 raise InputError(
                     f"{source}: {model!r} should cost the same as {same_priced_model!r}, but the price of "
                     f"{same_priced_model!r} is unknown. "
                     f'Give the price of {model!r} as {{"input": …, "output": …}} in US dollars per million tokens.'
                 )
-            self._models[model] = rates
+            aliased_rates[model] = rates
+        self._models |= aliased_rates
         self._cached_cost = lru_cache(_CACHE_SIZE)(self._calculate_cost)
 
     def served_model(self, model: str) -> str:
@@ -156,6 +160,18 @@ class Prices:
         if model not in self._models:
             self._models[model] = published_rates(model, self._price_list)
         return self._models[model]
+
+
+def _follow(aliases: Mapping[str, str], model: str) -> str:
+    """Return the model at the end of a chain of aliases. A chain that returns to its start ends before it.
+
+    A deployment is often named like its model: {"gpt-4o": "gpt-4o"} is the published price.
+    """
+    passed = {model}
+    while model in aliases and aliases[model] not in passed:
+        model = aliases[model]
+        passed.add(model)
+    return model
 
 
 def _custom_rates(model: str, price: Any, price_list: PriceList, source: str) -> Rates:

@@ -67,6 +67,9 @@ _HALF_PRICE_IN_BATCHES = {
     "o1-mini": OPENAI_BATCH_TABLE,
 }
 
+#: the date of a version, at the end of a name
+_VERSION = re.compile(r"-?\d{4}-\d{2}-\d{2}|-\d{4}")
+
 #: prices of fine-tuned models by base model, standard and in a batch: input, cached input, output
 _FINE_TUNED = {
     "gpt-4.1-2025-04-14": (("3", "0.75", "12"), ("1.5", "0.5", "6")),
@@ -79,6 +82,12 @@ _FINE_TUNED = {
     "babbage-002": (("1.6", "1.6", "1.6"), ("0.8", "0.8", "0.9")),
 }
 
+#: Names of base models without a version, as OpenAI's reference writes them (`ft:gpt-4o-mini:…`) -> the version whose
+#: fine-tuning is priced. Of `gpt-4o`, it is the one that OpenAI's price page lists.
+_TUNED_VERSIONS = {
+    _VERSION.sub("", version): version for version in (*_FINE_TUNED, "gpt-4o-mini-2024-07-18", "gpt-4-0613")
+}
+
 #: Models that bill audio or images at prices of their own. Answers do not say how many tokens were which.
 _SEVERAL_MODALITIES = re.compile(r"audio|realtime|transcribe|tts|image|live|whisper")
 #: Open models on OpenAI's list in genai-prices. OpenAI does not serve them, and every host has its own price.
@@ -87,7 +96,6 @@ _OPEN_MODELS = re.compile(r"gpt-oss")
 _OTHER_NAMES = re.compile(
     r"(omni|text)-moderation-(latest|stable|\d{3}|\d{4}-\d{2}-\d{2})|computer-use-preview(-\d{4}-\d{2}-\d{2})?"
 )
-_VERSION = re.compile(r"-?\d{4}-\d{2}-\d{2}|-\d{4}")
 #: fine-tuned models of OpenAI (`ft:base:organization:name:id`) and of Azure (`base.ft-id`)
 _FINE_TUNED_NAME = re.compile(r"ft:(?P<openai>[^:]+)(:.*)?|(?P<azure>[^:]+)\.ft-.+")
 
@@ -104,7 +112,9 @@ def published_rates(model: str, price_list: PriceList = PriceList.OPENAI) -> Rat
         name = name.removeprefix("openai/")
         fine_tuned = _FINE_TUNED_NAME.fullmatch(name)
         if fine_tuned is not None:
-            return _fine_tuned_rates(name, fine_tuned["openai"] or fine_tuned["azure"])
+            base = fine_tuned["openai"] or fine_tuned["azure"]
+            version = _TUNED_VERSIONS.get(base, base)
+            return _fine_tuned_rates(name.replace(base, version, 1), version)
         if _SEVERAL_MODALITIES.search(name) or _OPEN_MODELS.search(name):
             return None
     model_info = _find(name, price_list)

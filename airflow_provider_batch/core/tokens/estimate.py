@@ -11,6 +11,8 @@ the estimate of a single short text can be 20 % too low or 40 % too high.
 Known larger errors:
 
 * Random letters are underestimated by 25 %, passwords and Welsh by 15 to 30 %.
+* Scripts that the vocabularies hardly contain are underestimated: Tibetan, Cherokee, Inuktitut and Tifinagh by 80 to
+  90 % (`o200k_base`), Dhivehi and Syriac by 65 %, Amharic by 45 %.
 * Vietnamese is overestimated by 20 to 30 %, English sentences of very common words by 15 to 25 %.
 
 `counter` corrects all of these where the extra `tokens` is installed, and the answers of a job correct the rest of it.

@@ -86,6 +86,12 @@ def test_a_batch_price_that_genai_prices_does_not_list_is_half_and_names_the_sec
         ("ft:o4-mini-2025-04-16:org::id", "20", "10"),
         ("ft:gpt-3.5-turbo-0125:org::id", "9", "4.5"),
         ("ft:davinci-002:org::id", "24", "12"),
+        ("ft:gpt-4o:org::id", "18.75", "14.725"),
+        ("ft:gpt-4o-mini:org:name:id", "1.5", "0.75"),
+        ("ft:gpt-4.1:org::id", "15", "7.5"),
+        ("ft:gpt-4.1-mini:org::id", "4", "2"),
+        ("gpt-4.1-nano.ft-0123", "1", "0.5"),
+        ("ft:gpt-4:org::id", "90", "45"),
     ],
 )
 def test_a_fine_tuned_model_has_the_price_of_its_base(model: str, standard: str, batch: str) -> None:
@@ -124,6 +130,37 @@ def test_a_fine_tuned_model_costs_its_own_price_even_if_the_answer_names_the_bas
 )
 def test_a_name_that_only_resembles_a_model_has_no_price(model: str) -> None:
     assert [Prices().rate(model, lane) for lane in Lane] == [None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("prices", "model", "base"),
+    [
+        ({"gpt-4o": "gpt-4o", "dev": "gpt-4o"}, "dev", "gpt-4o"),
+        ({"gpt-4o": "gpt-4o"}, "gpt-4o", "gpt-4o"),
+        ({"staging": "production", "production": "gpt-4o-mini"}, "staging", "gpt-4o-mini"),
+        ({"gpt-4o": "gpt-4o-mini", "gpt-4o-mini": "gpt-4o"}, "gpt-4o", "gpt-4o-mini"),
+    ],
+)
+def test_a_deployment_may_be_named_like_a_model_or_cost_the_same_as_another_deployment(
+    prices: dict[str, str], model: str, base: str
+) -> None:
+    assert Prices(prices).rate(model) == Prices().rate(base)
+    assert Prices(prices).served_model(model) == base
+
+
+def test_the_tokens_of_a_deployment_are_those_of_the_model_that_it_serves() -> None:
+    image = {"type": "image_url", "image_url": {"url": "https://example.com/a.png", "detail": "low"}}
+    body = json.dumps({"messages": [{"role": "user", "content": [image]}]}).encode()
+    for served_model in ("gpt-4o", "gpt-4o-mini", "gpt-5.1"):
+        estimator = Estimator(Prices({"deployment": served_model}), "/v1/chat/completions")
+        expected = Estimator(Prices(), "/v1/chat/completions").add(served_model, body, 1)
+        assert estimator.add("deployment", body, 1) == expected
+
+
+@pytest.mark.parametrize("prices", [{"a": "b", "b": "a"}, {"a": "a"}, {"a": "b", "b": "c"}])
+def test_names_that_only_name_each_other_have_no_price(prices: dict[str, str]) -> None:
+    with pytest.raises(InputError, match=r"but the price of .[abc]. is unknown"):
+        Prices(prices)
 
 
 @pytest.mark.parametrize("model", ["openai/gpt-4o-mini", "GPT-4o-mini", "gpt-4o-mini-2024-07-18"])
