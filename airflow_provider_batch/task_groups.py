@@ -63,7 +63,8 @@ def batch_job(**arguments: Any) -> Any:
     person approves the job under *Required Actions* if it may cost more than this amount in US dollars, or if its price
     is unknown. The request for approval shows the answers of the canary and the estimate that follows from them. After
     a rejection, or three days without a response, nothing else is sent, and wait and land are skipped. `approvers` are
-    the users who may approve, as `assigned_users` of `ApprovalOperator`; by default everyone who may edit the task.
+    the users who may approve, as `assigned_users` of `ApprovalOperator`; by default everyone who may respond to
+    required actions of the DAG.
 
     Pass arguments that every Airflow task has to all three tasks with
     `batch_job.override(group_id="label", default_args={"retries": 2})(...)`.

@@ -1,4 +1,4 @@
-"""The command `airflow-batch budget`: shows the budgets that jobs share, and releases what a dead job has reserved."""
+"""The command `airflow-batch budget`: shows the budgets that jobs share, and releases what a job has reserved."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from airflow_provider_batch.exceptions import BatchError, InputError
 from airflow_provider_batch.staging.layout import budget_folders, staging_root
 from airflow_provider_batch.worker.budget_log import BudgetLog, read_newest
 
-DESCRIPTION = "Show the budgets of connections and DAG runs, or release what a dead job has reserved."
+DESCRIPTION = "Show the budgets of connections and DAG runs, or release what a job that no longer runs has reserved."
 #: number of runs to show, newest first
 MAX_RUNS = 20
 
@@ -83,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--staging", help=staging_help)
     parser.add_argument("--all", action="store_true", help="also show periods that have ended, and all runs")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    actions = parser.add_subparsers(dest="action", metavar="ACTION")
+    actions = parser.add_subparsers(dest="action", title="action (default: show the budgets)", metavar="ACTION")
     free = actions.add_parser("release", help="release what a job that no longer runs has reserved")
     free.add_argument("job", metavar="JOB_UID", help="uid of the job or its first characters")
     free.add_argument("--yes", action="store_true", help="do not ask for confirmation")

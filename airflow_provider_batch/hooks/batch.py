@@ -247,7 +247,7 @@ class BatchHook(OpenAIHook):
     ) -> SynchronousResponse:
         """Send one synchronous request. The SDK never repeats it, and no error is raised.
 
-        :param timeout: seconds after which the request is abandoned. It may be billed all the same.
+        :param timeout: seconds after which the request is abandoned. It may be billed nevertheless.
         """
         client = self.conn.with_options(max_retries=0, timeout=timeout)
         try:

@@ -446,7 +446,7 @@ class Runner:
             return "on flex, at the price of a batch"
         if not self._flex_models:
             return "at the standard price, because no model of the job has the flex tier"
-        return "on flex if possible, and else at the standard price"
+        return "on flex if possible, otherwise at the standard price"
 
     def _judge_canary(self) -> None:
         state = self.ledger.state()
