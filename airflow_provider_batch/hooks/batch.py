@@ -60,6 +60,10 @@ _CHUNK_BYTES = 1 << 20
 #: Errors that a call without a usable answer raises. The SDK raises the parser's ValueError if an answer claims to be
 #: JSON and is not, and a RecursionError for an answer that is nested too deeply.
 _NO_ANSWER = (openai.OpenAIError, ValueError, RecursionError)
+#: HTTP statuses of a server or gateway that stopped waiting for an answer, which may still have been written and billed
+_ABANDONED_STATUSES = frozenset({408, 504, 520, 524})
+#: causes of an error that occurred before the request was sent
+_NOT_CONNECTED = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
 
 
 class SynchronousResponse(NamedTuple):
@@ -74,6 +78,8 @@ class SynchronousResponse(NamedTuple):
     code: str | None = None
     #: seconds that the provider asks us to wait before a retry
     retry_after: float | None = None
+    #: whether the request may have been billed although there is no answer
+    may_be_billed: bool = False
 
 
 class CreateRefusedError(Exception):
@@ -260,11 +266,14 @@ class BatchHook(OpenAIHook):
                 response.content,
                 error.code,
                 parse_retry_after(response.headers.get("retry-after")),
+                may_be_billed=error.status_code in _ABANDONED_STATUSES,
             )
-        except openai.APITimeoutError:
-            return SynchronousResponse(0, "", f"No answer within {timeout:.0f} seconds.".encode(), "request_timeout")
+        except openai.APITimeoutError as error:
+            message = f"No answer within {timeout:.0f} seconds.".encode()
+            return SynchronousResponse(0, "", message, "request_timeout", may_be_billed=_was_sent(error))
         except openai.OpenAIError as error:
-            return SynchronousResponse(0, "", describe_error(error).encode(), type(error).__name__)
+            message = describe_error(error).encode()
+            return SynchronousResponse(0, "", message, type(error).__name__, may_be_billed=_was_sent(error))
         return SynchronousResponse(
             answer.response.status_code, answer.response.headers.get("x-request-id", ""), answer.content
         )
@@ -507,6 +516,12 @@ def is_already_ended(error: Exception) -> bool:
 def is_key_refused(error: ProviderError) -> bool:
     """Return whether a call failed because the provider refused the key itself (HTTP 401)."""
     return isinstance(error.__cause__, openai.AuthenticationError)
+
+
+def _was_sent(error: openai.OpenAIError) -> bool:
+    """Return whether a request without an HTTP error may have reached the provider."""
+    is_about_a_response = isinstance(error, openai.APIConnectionError | openai.APIResponseValidationError)
+    return is_about_a_response and not isinstance(error.__cause__, _NOT_CONNECTED)
 
 
 def describe_error(error: BaseException) -> str:

@@ -87,7 +87,7 @@ class BatchResultsOperator(BaseOperator):
       a row that was sent) or were `reused` (their answer came from the table `reuse_from`)
     * `outcomes`, the number of rows by outcome, which add up to `requests`
     * `tokens`, the sums that the provider reported, by kind; and `without_usage`, if it is not 0: the number of
-      answers that do not report their tokens, so that their cost is unknown
+      requests whose cost is unknown, because the answer does not report its tokens or never arrived
     * `estimate`, with the `low_usd` and `high_usd` that were expected before the job ran, as in the reference
     * `cost_usd`, and `standard_cost_usd`, the cost of the same answers without the Batch API: US dollars as text, or
       None if the price or the tokens of an answer are unknown
@@ -331,9 +331,9 @@ class BatchResultsOperator(BaseOperator):
             )
         if record.without_usage:
             self.log.warning(
-                "%s not report the tokens used, so the total cost is unknown. Their rows have no cost_usd. The sum of "
-                "that column is the cost of the others.",
-                format_count(record.without_usage, "answer does", "answers do"),
+                "For %s, the provider did not report the tokens used, so the total cost is unknown. Their rows have no "
+                "cost_usd. The sum of that column is the cost of the others.",
+                format_count(record.without_usage, "request"),
             )
         if summary.paid_twice:
             self.log.warning(

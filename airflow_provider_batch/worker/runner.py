@@ -360,7 +360,7 @@ class Runner:
             self.log.warning("%s: %s", shard.name, responses.flex_problem)
         if responses.unanswered:
             self.log.warning(
-                "%s: %s no response. They may have been billed, which no cost includes.",
+                "%s: %s no answer, but may have been billed. The cost is unknown.",
                 shard.name,
                 format_count(responses.unanswered, "request got", "requests got"),
             )

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from airflow_provider_batch.core.answers.outcome import FLEX_UNAVAILABLE
+from airflow_provider_batch.core.answers.outcome import FLEX_UNAVAILABLE, MAY_BE_BILLED
 from airflow_provider_batch.core.answers.tolerant_json import parse
 from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.core.ledger.job import Manifest
@@ -94,8 +94,8 @@ class ShardResponses(NamedTuple):
 
     @property
     def unanswered(self) -> int:
-        """Number of requests that got no response. They may have been billed, and nobody knows at what cost."""
-        return sum(response.status == 0 and response.code != FLEX_UNAVAILABLE for _, response in self.responses)
+        """Number of requests that got no answer although they may have been billed. Nobody knows at what cost."""
+        return sum(_may_be_billed(response) for _, response in self.responses)
 
     @property
     def flex_problem(self) -> str | None:
@@ -117,10 +117,10 @@ class ShardResponses(NamedTuple):
     def account_error(self) -> str | None:
         """The message for a person if the provider refused the account.
 
-        None if a request succeeded, or if none was refused for that reason.
+        None if a request succeeded or may have been billed, or if none was refused for that reason.
         """
         refusals = [response for _, response in self.responses if is_account_failure(response.status, response.code)]
-        if not refusals or any(response.status == 200 for _, response in self.responses):
+        if not refusals or self.unanswered or any(response.status == 200 for _, response in self.responses):
             return None
         first = refusals[0]
         return f"HTTP {first.status}, {first.code or 'no code'}: {_message(first.body)}"
@@ -280,6 +280,11 @@ def _is_unbilled_refusal(response: SynchronousResponse) -> bool:
     return response.status in (429, 503) and not is_account_failure(response.status, response.code)
 
 
+def _may_be_billed(response: SynchronousResponse) -> bool:
+    """Return whether a request may have been billed although there is no answer."""
+    return response.may_be_billed or (response.status == 200 and isinstance(_parse_body(response.body), str))
+
+
 def _is_tier_refused(response: SynchronousResponse) -> bool:
     """Return whether the provider refused a request because its model, or the server, has no flex tier."""
     if response.status != 400:
@@ -306,6 +311,8 @@ def result_line(custom_id: str, response: SynchronousResponse) -> bytes:
         "response": None,
         "error": None,
     }
+    if _may_be_billed(response):
+        line[MAY_BE_BILLED] = True
     body = _parse_body(response.body)
     if response.status == 200 and isinstance(body, str):
         # a gateway sent a page of its own, so the provider has not answered, and a retry may succeed

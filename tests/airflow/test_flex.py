@@ -198,7 +198,44 @@ def test_a_flex_request_that_was_cut_off_is_not_repeated(
 
     assert server.calls()["synchronous"] == 5
     assert land["outcomes"] == {"failed": 5}
-    assert "They may have been billed, which no cost includes." in capfd.readouterr().out
+    assert (land["cost_usd"], land["lanes"], land["without_usage"]) == (None, {}, 5)
+    assert query(warehouse, "SELECT DISTINCT cost_usd, input_tokens FROM answers") == [(None, None)]
+    assert "requests got no answer, but may have been billed. The cost is unknown." in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("fault", "may_be_billed"),
+    [
+        ({"kind": Kind.DROP}, True),
+        ({"kind": Kind.TRUNCATE}, True),
+        ({"kind": Kind.HANG, "seconds": 30}, True),
+        ({"kind": Kind.STATUS, "status": 504}, True),
+        ({"kind": Kind.STATUS, "status": 500}, False),
+        ({"kind": Kind.STATUS, "status": 503}, False),
+        ({"kind": Kind.STATUS, "status": 429}, False),
+        ({"kind": Kind.REDIRECT, "status": 307, "location": "http://127.0.0.1:9/v1"}, False),
+    ],
+)
+def test_only_a_request_that_was_sent_and_not_refused_may_have_been_billed(
+    server: LocalServer, offline: None, fault: dict[str, Any], may_be_billed: bool
+) -> None:
+    from airflow_provider_batch.hooks.batch import BatchHook
+
+    server.set_faults(Fault(calls=frozenset({Call.SYNCHRONOUS}), **fault))
+    body = {"model": "gpt-5-mini", "messages": [{"role": "user", "content": "Say hello."}]}
+
+    response = BatchHook().send_request("/v1/chat/completions", body, 1.0)
+
+    assert response.status != 200
+    assert response.may_be_billed is may_be_billed
+
+
+def test_a_request_that_could_not_connect_was_not_billed(connect: Callable[..., None], offline: None) -> None:
+    from airflow_provider_batch.hooks.batch import BatchHook
+
+    connect("openai_default", conn_type="openai", password="local", host="http://127.0.0.1:9/v1")
+
+    assert BatchHook().send_request("/v1/chat/completions", {}).may_be_billed is False
 
 
 # A job that is sent on flex
@@ -268,3 +305,14 @@ def test_a_job_on_flex_stays_within_its_ceiling(warehouse: Path, count_calls: Ca
 
     assert float(land["cost_usd"]) <= 0.00042
     assert land["outcomes"]["succeeded"] >= 4
+
+
+def test_a_row_that_was_answered_after_a_lost_request_has_an_unknown_cost(warehouse: Path, server: LocalServer) -> None:
+    server.set_faults(Fault(kind=Kind.DROP, calls=frozenset({Call.SYNCHRONOUS}), times=1))
+
+    land = run_job(lane="flex", canary=0).return_values["land"]
+
+    assert (land["outcomes"], land["lanes"]) == ({"succeeded": 5}, {"flex": 4, "batch": 1})
+    assert (land["cost_usd"], land["without_usage"]) == (None, 1)
+    rows = query(warehouse, "SELECT attempt, cost_usd IS NULL FROM answers ORDER BY attempt")
+    assert rows == [(1, False)] * 4 + [(2, True)]

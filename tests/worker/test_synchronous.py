@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_batch.core.answers.outcome import Answer, Outcome, read_line
+from airflow_provider_batch.core.pricing.prices import UNKNOWN_USAGE, Usage
 from airflow_provider_batch.hooks.batch import SynchronousResponse
 from airflow_provider_batch.worker.synchronous import result_line
 
@@ -40,6 +41,23 @@ def test_an_answer_with_an_odd_value_is_still_an_answer(extra: dict[str, Any]) -
 def test_a_page_of_a_gateway_with_status_200_is_no_answer_and_may_be_retried(page: bytes) -> None:
     answer = read(200, page)
     assert (answer.outcome, answer.error_code, answer.transient) == (Outcome.FAILED, "not_json", True)
+
+
+@pytest.mark.parametrize("page", [b"<html>Bad gateway</html>", b"", b'{"choices": [{"mess'])
+def test_what_came_with_status_200_and_is_no_answer_may_have_been_billed(page: bytes) -> None:
+    assert read(200, page).usage == UNKNOWN_USAGE
+    assert read(200, page).is_lost
+
+
+@pytest.mark.parametrize("may_be_billed", [True, False])
+@pytest.mark.parametrize(("status", "code"), [(0, "request_timeout"), (0, "APIConnectionError"), (504, None)])
+def test_the_usage_of_a_request_without_an_answer_is_unknown_if_it_may_have_been_billed(
+    status: int, code: str | None, may_be_billed: bool
+) -> None:
+    response = SynchronousResponse(status, "", b"Nothing came.", code, may_be_billed=may_be_billed)
+    result = read_line(result_line("row-1", response), CHAT, None)
+    assert result is not None
+    assert result[1].usage == (UNKNOWN_USAGE if may_be_billed else Usage())
 
 
 def test_an_http_error_keeps_its_code_and_message() -> None:

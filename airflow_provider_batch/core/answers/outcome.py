@@ -40,7 +40,7 @@ class Outcome(StrEnum):
     REFUSED = "refused"  # refused by the model or a content filter
     INVALID_OUTPUT = "invalid_output"  # HTTP 200, but not valid against the schema
     FAILED = "failed"  # an HTTP error
-    EXPIRED = "expired"  # never ran: the completion window of the batch ended, or the flex tier did not take it
+    EXPIRED = "expired"  # not answered in time: the completion window ended, or the flex tier did not take it
     CANCELLED = "cancelled"  # never ran: its batch was cancelled
     MISSING = "missing"  # its batch is settled, but the result files have no readable line for it
     WITHHELD = "withheld"  # held back by the budget
@@ -51,6 +51,8 @@ class Outcome(StrEnum):
         """From 1 for the worst to 10 for the best. A job never replaces an answer with one of a lower rank."""
         return _RANKS[self]
 
+
+_WITHOUT_ANSWER = frozenset({Outcome.FAILED, Outcome.EXPIRED})
 
 _RANKS = {outcome: rank for rank, outcome in enumerate(reversed(Outcome), start=1)}
 
@@ -77,9 +79,17 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     #: body of the response; None if the caller did not need it
     body: Any = None
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether there is no answer, although the request may have been billed."""
+        return self.outcome in _WITHOUT_ANSWER and self.usage == UNKNOWN_USAGE
+
 
 #: error code of a request that the flex tier did not take. It was not billed, and is not an attempt
 FLEX_UNAVAILABLE = "flex_unavailable"
+
+#: the field of a line that says that its request may have been billed although there is no answer
+MAY_BE_BILLED = "may_be_billed"
 
 MISSING = Answer(
     Outcome.MISSING,
@@ -116,7 +126,10 @@ def read_line(line: bytes, endpoint: str, judge: SchemaJudge | None) -> tuple[st
         custom_id = str(custom_id)
     if not isinstance(custom_id, str):
         return None
-    return custom_id, _limit_texts(_reject_gaps(_read_answer(data, endpoint, judge)))
+    answer = _read_answer(data, endpoint, judge)
+    if data.get(MAY_BE_BILLED) is True and answer.outcome in _WITHOUT_ANSWER:
+        answer = msgspec.structs.replace(answer, usage=UNKNOWN_USAGE)
+    return custom_id, _limit_texts(_reject_gaps(answer))
 
 
 #: maximum number of characters of a model name, a finish reason and an error code, and of an error message
@@ -212,13 +225,20 @@ def _status(value: Any) -> int:
 def _unreadable_answer(body: Any) -> Answer:
     """Return the answer for HTTP 200 with a body that is not an object. It may be billed, so it is not retried."""
     if body in (None, ""):
-        return Answer(Outcome.INCOMPLETE, error_code="empty", error_message="The answer is empty.", body=body)
+        return Answer(
+            Outcome.INCOMPLETE,
+            error_code="empty",
+            error_message="The answer is empty.",
+            usage=UNKNOWN_USAGE,
+            body=body,
+        )
     kind = "text" if isinstance(body, str) else "a list" if isinstance(body, list) else "a single value"
     return Answer(
         Outcome.FAILED,
         error_code="unreadable_body",
         error_message=f"The provider answered with HTTP 200, but the body is {kind} instead of an object. The request "
         "may have been billed, so it is not retried. With store_response=True, the body lands in the response column.",
+        usage=UNKNOWN_USAGE,
         body=body,
     )
 

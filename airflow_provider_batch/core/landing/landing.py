@@ -258,7 +258,7 @@ class Landing:
         #: rows with a value that the table cannot store, by reason
         self.misfits: dict[str, RefusalGroup] = {}
         self.tokens: Counter[str] = Counter()
-        #: number of collected answers whose cost is unknown because they do not report their usage
+        #: number of requests whose cost is unknown, because the answer does not report its usage or never arrived
         self.without_usage = 0
         #: number of collected answers that used tokens, by lane
         self.lanes: Counter[str] = Counter()
@@ -506,7 +506,8 @@ class Landing:
             self.without_usage += 1
         self.cost = _add_costs(self.cost, cost)
         if not usage.is_zero:
-            self.lanes[shard.lane.of_answer(answer.service_tier).value] += 1
+            if not answer.is_lost:
+                self.lanes[shard.lane.of_answer(answer.service_tier).value] += 1
             lowest_cost = self._prices.lowest_cost(
                 shard.model, usage, answered_by=answer.model, lane=shard.lane.of_answer(answer.service_tier)
             )

@@ -296,7 +296,7 @@ class Landed(msgspec.Struct, frozen=True, tag="landed"):
     retried_cost_usd: str | None = None
     #: sums of the tokens that the provider reported for the answers, by kind, such as `input`
     tokens: dict[str, int] = {}
-    #: number of answers whose cost is unknown because they do not report their usage
+    #: number of requests whose cost is unknown, because the answer does not report its usage or never arrived
     without_usage: int = 0
     #: absolute address of the file
     file: str | None = None

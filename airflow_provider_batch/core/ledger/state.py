@@ -116,6 +116,15 @@ class ShardState(msgspec.Struct):
         return [submission for submission in self.submissions[:-1] if submission.batch_id and not submission.settled]
 
     @property
+    def lost_sendings(self) -> list[Submission]:
+        """Submissions whose worker died while it sent the requests synchronously. They may have been paid for."""
+        return [
+            submission
+            for submission in self.submissions
+            if self.spec.synchronous and submission.rejection and submission.rejection.failure is Failure.LOST
+        ]
+
+    @property
     def phase(self) -> Phase:
         """The phase of the shard, which follows from its newest submission."""
         last = self.latest

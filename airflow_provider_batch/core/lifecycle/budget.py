@@ -137,6 +137,8 @@ class BudgetTracker:
             is_unknown = settled.cost_usd is None
             self.spent += self.expected_cost(shard.spec) if is_unknown else Decimal(settled.cost_usd or 0)
         for shard in state.shards.values():
+            for _ in shard.lost_sendings:
+                self.spent += self.expected_cost(shard.spec)
             if shard.phase in (Phase.CREATING, Phase.LIVE):
                 self.reserved += self.reservation(shard.spec)
         self.ceiling = None if state.ceiling is None else Decimal(str(state.ceiling))

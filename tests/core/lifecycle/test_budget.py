@@ -13,9 +13,11 @@ from airflow_provider_batch.core.ledger.records import (
     Budget,
     Created,
     Deadline,
+    Failure,
     Finished,
     Intent,
     Record,
+    Refused,
     RetryRound,
     Settled,
     Uploaded,
@@ -34,6 +36,7 @@ from airflow_provider_batch.core.lifecycle.steps import (
     Upload,
     Wait,
 )
+from airflow_provider_batch.core.provider.lane import Lane
 from tests.core.building import NOW, manifest_of, plain_shard
 
 #: $1 per million tokens: 100 requests of 1,000 tokens cost $0.10, and their answers of 100 tokens each $0.01
@@ -188,6 +191,21 @@ def test_the_real_cost_of_a_settled_batch_replaces_its_reservation() -> None:
 def test_an_answer_without_a_known_price_counts_with_its_expected_cost() -> None:
     state = job(0.4, *settled_records("s0001", cost=None, answers=0))
     assert BudgetTracker(state).spent == Decimal("0.2")
+
+
+def test_requests_that_a_worker_was_sending_when_it_died_count_with_their_expected_cost() -> None:
+    shard = plain_shard("s0001", model="m", requests=4, tokens=4_000, lane=Lane.FLEX)
+    high = {"m": 1_000.0}
+    manifest = manifest_of([shard], max_cost_usd=1.0, prices=PRICES, output_tokens_high=high, output_caps=high)
+    lost: list[Record] = [
+        Intent("s0001", 1, "x", "", NOW),
+        Refused("s0001", 1, Failure.LOST, "No response was recorded.", NOW),
+    ]
+    cost = BudgetTracker(fold(manifest, [])).expected_cost(shard)
+
+    assert BudgetTracker(fold(manifest, lost)).spent == cost > 0
+    batch = manifest_of([plain_shard("s0001", model="m", requests=4)], prices=PRICES)
+    assert BudgetTracker(fold(batch, lost)).spent == 0
 
 
 def test_shards_that_exceed_the_budget_are_withheld_at_the_end() -> None:
