@@ -25,7 +25,7 @@ _TEMPLATED: Mapping[str, Callable[[str, Any], Any]] = {"above_usd": parse_number
 class JobApprovalOperator(ApprovalOperator):
     """Wait for a person's approval if the high estimate of a job exceeds an amount, or is unknown.
 
-    A job whose canary has sent all of its requests needs no approval, because nothing is left to pay for.
+    A job whose requests are all in its canary needs no approval, because nothing is left to pay for.
 
     :param job: the reference that submit returned.
     :param above_usd: amount in US dollars up to which no approval is necessary.
@@ -52,7 +52,7 @@ class JobApprovalOperator(ApprovalOperator):
             self.log.info("No approval is necessary, because the job has no rows.")
             return None
         if reference.canary_requests == reference.sent:
-            self.log.info("No approval is necessary, because the canary has sent all requests of the job.")
+            self.log.info("No approval is necessary, because no requests of the job are left to send.")
             return None
         if highest is not None and highest <= limit:
             self.log.info(

@@ -42,6 +42,7 @@ from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.core.ledger.job import Reference
 from airflow_provider_batch.core.ledger.ledger import Ledger, open_ledger
 from airflow_provider_batch.core.ledger.records import Submitted, Task, TaskStarted
+from airflow_provider_batch.core.ledger.state import JobState
 from airflow_provider_batch.core.lifecycle.canary_verdict import MAX_REQUESTS as MAX_CANARY
 from airflow_provider_batch.core.lifecycle.generation import Action, Decision
 from airflow_provider_batch.core.lifecycle.steps import Finish, Hold, Policy, Void
@@ -425,10 +426,9 @@ class BatchSubmitOperator(BaseOperator):
         self._send(ledger, hook)
         ledger.add(Submitted(datetime.now(UTC)))
         state = ledger.state()
-        summary = summarize(ledger)
-        reference = reference_of(summary, state)
+        reference = reference_of(summarize(ledger), state)
         if self.stop_after_canary:
-            self._show_canary(context, ledger, reference, summary.batches)
+            self._show_canary(context, ledger, state, reference)
         return reference
 
     def _send(self, ledger: Ledger, hook: BatchHook) -> None:
@@ -537,16 +537,16 @@ class BatchSubmitOperator(BaseOperator):
         self._push_preview(context, build.sample, text)
         return preview_reference(build.manifest)
 
-    def _show_canary(self, context: Context, ledger: Ledger, reference: Reference, batches: int) -> None:
+    def _show_canary(self, context: Context, ledger: Ledger, state: JobState, reference: Reference) -> None:
         """Push the requests and answers of the canary, for the person who decides about the other requests."""
-        requests = read_canary(ledger)
+        requests, canaries = read_canary(ledger), state.canary_shards
         text = render_preview(
             ledger.manifest,
             requests,
             reference.estimate,
             canary_outcomes=reference.canary_outcomes,
             canary_cost_usd=reference.canary_cost_usd,
-            batches=batches,
+            has_sent_others=any(shard.submissions for shard in state.shards.values() if shard not in canaries),
         )
         self._push_preview(context, requests, text)
         self.log.info("Stopped after the canary: nothing was uploaded. The wait sends the other requests.")

@@ -205,6 +205,18 @@ def test_a_preview_of_many_canary_requests_shows_some_of_each_model_and_the_cost
     assert "10 of them are shown below" in text
 
 
+def test_a_preview_after_a_clear_says_that_other_requests_were_sent_before(warehouse: Path) -> None:
+    instance = Instance()
+    submit_job(instance)
+    instance.max_tries += 1
+
+    submit_job(instance, stop_after_canary=True)
+
+    text = instance.xcoms["preview_text"]
+    assert "2 requests were sent already, " in text
+    assert "Other requests of this job were sent before it was cleared" in text
+
+
 def test_with_stop_after_canary_and_no_canary_nothing_is_sent(
     warehouse: Path, count_calls: Callable[[], dict[str, int]]
 ) -> None:

@@ -246,7 +246,7 @@ def test_a_job_whose_canary_sends_everything_needs_no_approval(path: Path, capfd
 
     assert set(result.states.values()) == {"success"}
     assert query(path, "SELECT count(*) FROM answers WHERE outcome = 'succeeded'") == [(1,)]
-    assert "because the canary has sent all requests of the job" in capfd.readouterr().out
+    assert "because no requests of the job are left to send" in capfd.readouterr().out
 
 
 @pytest.mark.usefixtures("offline")

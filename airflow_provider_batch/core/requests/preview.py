@@ -36,7 +36,7 @@ def render_preview(
     *,
     canary_outcomes: Mapping[str, int] = MappingProxyType({}),
     canary_cost_usd: float | None = None,
-    batches: int = 0,
+    has_sent_others: bool = False,
 ) -> str:
     """Return the preview of a job as Markdown.
 
@@ -44,7 +44,7 @@ def render_preview(
     :param estimate: as measured by the canary. Default: the one of the manifest.
     :param canary_outcomes: number of all requests of the canary by outcome; empty if none was sent.
     :param canary_cost_usd: what these cost, or None if that is unknown.
-    :param batches: number of batches that exist already, because a person cleared a job that had sent them.
+    :param has_sent_others: whether other requests were sent as well, because a person cleared a job that had sent them.
     """
     models = sorted({shard.model for shard in manifest.shards})
     shards = len(manifest.shards)
@@ -70,8 +70,8 @@ def render_preview(
                 else ""
             )
         )
-    if batches:
-        lines.append(f"- {format_count(batches, 'batch', 'batches')} of this job were created before it was cleared")
+    if has_sent_others:
+        lines.append("- Other requests of this job were sent before it was cleared")
     elif canary_outcomes:
         lines.append("- Nothing else has been sent")
     if manifest.requests != manifest.sent:

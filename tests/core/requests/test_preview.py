@@ -207,10 +207,12 @@ def test_all_requests_of_the_canary_are_counted_although_only_some_are_shown() -
     assert "which is part of the estimate. 1 of them is shown below" in markdown
 
 
-def test_a_job_that_was_cleared_after_its_batches_were_created_says_so() -> None:
-    markdown = render_preview(manifest(), [answered("a", "One.")], canary_outcomes={"succeeded": 1}, batches=2)
+def test_the_preview_of_a_cleared_job_says_that_other_requests_were_sent() -> None:
+    markdown = render_preview(
+        manifest(), [answered("a", "One.")], canary_outcomes={"succeeded": 1}, has_sent_others=True
+    )
 
-    assert "- 2 batches of this job were created before it was cleared" in markdown
+    assert "- Other requests of this job were sent before it was cleared" in markdown
     assert "Nothing else" not in markdown
 
 
