@@ -263,7 +263,7 @@ def test_rows_that_no_budget_covered_until_the_deadline_land_as_withheld_and_say
     (reason,) = landing.most_common_reasons(9)
     assert (reason.outcome, reason.code) == ("withheld", "shared_budget")
     assert "The budget of run 'run' of DAG 'dag' ($150.00) has $50.00 left" in reason.message
-    assert f"$100.00 by job {first.manifest.job_uid[:8]} (dag.submit in run run)" in reason.message
+    assert f"job {first.manifest.job_uid[:8]} (dag.submit in run run) holds $100.00" in reason.message
 
 
 def test_a_shard_that_fits_in_part_is_divided(

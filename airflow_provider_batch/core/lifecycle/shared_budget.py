@@ -380,18 +380,19 @@ def describe(budget: SharedBudget, balance: Balance, ends_at: datetime | None) -
     text = str(budget)
     sentence = (
         f"{text[0].upper()}{text[1:]} has {format_usd(max(balance.remaining(budget.usd), _ZERO))} left: "
-        f"{format_usd(balance.spent)} is spent and {format_usd(balance.reserved)} is reserved"
+        f"{format_usd(balance.spent)} is spent and {format_usd(balance.reserved)} is reserved."
     )
     by_amount = sorted(balance.jobs.items(), key=lambda item: item[1].spent + item[1].reserved, reverse=True)
     holders = [
-        f"{format_usd(job.spent + job.reserved)} by job {job_uid[:8]} ({describe_job(job.key)})"
+        f"job {job_uid[:8]} ({describe_job(job.key)}) holds {format_usd(job.spent + job.reserved)}"
         for job_uid, job in by_amount[:MAX_NAMED_JOBS]
     ]
     others = len(by_amount) - len(holders) + balance.settled_jobs
     if others:
-        holders.append(f"the rest by {format_count(others, 'other job')}")
+        holders.append(f"{format_count(others, 'other job holds', 'other jobs hold')} the rest")
+    shares = f" Of this, {', '.join(holders)}." if holders else ""
     next_period = f" The next period starts at {ends_at:%Y-%m-%d %H:%M} UTC." if ends_at else ""
-    return f"{', '.join([sentence, *holders])}.{next_period}"
+    return f"{sentence}{shares}{next_period}"
 
 
 def describe_job(key: JobKey) -> str:

@@ -264,8 +264,8 @@ def test_the_description_names_the_budget_the_holders_and_the_next_period() -> N
     balance = reserved(settled(reserved(EMPTY, "s0001.1", 6, "b" * 32), "s0001.1", "2", "b" * 32), "s0001.1", 3)
     assert describe(BUDGET, balance, datetime(2026, 11, 30, tzinfo=UTC)) == (
         "The budget of connection 'openai_default' ($10.00 per day) has $5.00 left: $2.00 is spent and $3.00 is "
-        "reserved, $3.00 by job a (label.submit in run manual__1), $2.00 by job bbbbbbbb (label.submit in run "
-        "manual__1). The next period starts at 2026-11-30 00:00 UTC."
+        "reserved. Of this, job a (label.submit in run manual__1) holds $3.00, job bbbbbbbb (label.submit in run "
+        "manual__1) holds $2.00. The next period starts at 2026-11-30 00:00 UTC."
     )
 
 
