@@ -340,6 +340,12 @@ class BatchResultsOperator(BaseOperator):
                 "Paid twice: %s answered in two batches of the same attempt.",
                 format_count(summary.paid_twice, "request was", "requests were"),
             )
+        if summary.lost_requests:
+            self.log.warning(
+                "A worker was sending %s synchronously when it died. They may have been billed as well, and the "
+                "cost does not include that, because it is unknown.",
+                format_count(summary.lost_requests, "request"),
+            )
         if record.retried:
             self.log.info(
                 "Retried %s. The cost of these attempts, which is part of the total, is %s.",

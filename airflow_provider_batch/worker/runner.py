@@ -621,7 +621,7 @@ class Runner:
             message = "the worker that sent these requests never recorded their responses"
             self.ledger.add(Refused(shard.name, step.submission.number, Failure.LOST, message, self._clock()))
             self.log.warning(
-                "%s: %s, so up to %s were paid for without a result",
+                "%s: %s, so up to %s may have been paid for without a result",
                 shard.name,
                 message,
                 format_count(shard.requests, "request"),

@@ -229,6 +229,11 @@ class JobState(msgspec.Struct):
         return sum(duplicate.completed for duplicate in self.duplicate_batches.values())
 
     @property
+    def lost_requests(self) -> int:
+        """Number of requests that a worker was sending synchronously when it died."""
+        return sum(shard.requests * len(shard.lost_sendings) for shard in self.shards.values())
+
+    @property
     def ceiling(self) -> float | None:
         """Maximum cost of the job in US dollars, or None for no ceiling."""
         return self.budget.max_cost_usd if self.budget else self.manifest.max_cost_usd

@@ -132,6 +132,8 @@ class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
     cost_usd: str | None
     #: number of requests that were answered in more than one batch of the same attempt
     paid_twice: int
+    #: number of requests that a worker was sending synchronously when it died; `cost_usd` does not include them
+    lost_requests: int = 0
     #: ids of the batches that are held for a person, because their result files could not be collected
     held_batches: list[str]
     #: the newest landing
@@ -236,6 +238,7 @@ def summarize(ledger: Ledger) -> JobSummary:
         running_estimate=None if landed else running_estimate(state),
         cost_usd=landed.cost_usd if landed else None,
         paid_twice=state.paid_twice,
+        lost_requests=state.lost_requests,
         held_batches=[failure.batch_id for _, failure in held_batches(state)],
         landed=landed,
         shards=[_shard(ledger, shard) for shard in state.shards.values()],

@@ -204,6 +204,7 @@ def test_requests_that_a_worker_was_sending_when_it_died_count_with_their_expect
     cost = BudgetTracker(fold(manifest, [])).expected_cost(shard)
 
     assert BudgetTracker(fold(manifest, lost)).spent == cost > 0
+    assert fold(manifest, lost).lost_requests == 4
     batch = manifest_of([plain_shard("s0001", model="m", requests=4)], prices=PRICES)
     assert BudgetTracker(fold(batch, lost)).spent == 0
 
