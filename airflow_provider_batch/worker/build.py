@@ -9,13 +9,14 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from itertools import islice
 from typing import Any
 
 import msgspec
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
-from airflow_provider_batch.core.formatting import format_usd
+from airflow_provider_batch.core.formatting import format_count, format_usd
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import Estimate, JobKey, Manifest, Shard
 from airflow_provider_batch.core.ledger.ledger import canary_name_format, generation_prefix, shard_name_format
@@ -23,7 +24,7 @@ from airflow_provider_batch.core.lifecycle.budget import Ceiling, ceilings_of
 from airflow_provider_batch.core.lifecycle.lessons import LearnedFacts
 from airflow_provider_batch.core.lifecycle.shared_budget import SharedBudget
 from airflow_provider_batch.core.pricing.estimate import Estimator
-from airflow_provider_batch.core.pricing.prices import Prices
+from airflow_provider_batch.core.pricing.prices import Prices, Usage
 from airflow_provider_batch.core.provider.lane import Lane
 from airflow_provider_batch.core.provider.limits import Limits
 from airflow_provider_batch.core.requests.answer_size import dimensions_of
@@ -126,6 +127,7 @@ def build(
     check_budget(
         builder.estimator.finish(), ceilings_of(plan.max_cost_usd, plan.max_run_cost_usd, plan.connection_budget)
     )
+    check_canary(plan, shards)
     manifest = builder.manifest_of(shards, reuse_from=reuse.name if reuse is not None else "")
     return builder.compare_with_previous(manifest)
 
@@ -306,4 +308,28 @@ def check_budget(estimate: Estimate, ceilings: Sequence[Ceiling]) -> None:
         raise BudgetError(
             f"The job would cost at least {format_usd(estimate.low_usd)}{at_most}, but {lowest}. Nothing was uploaded. "
             f"Raise {lowest.name}, send fewer rows, or use a cheaper model."
+        )
+
+
+def check_canary(plan: Plan, shards: Sequence[Shard]) -> None:
+    """Raise an error if the input of the canary alone costs more than `max_cost_usd`.
+
+    Its requests may cost the standard price, twice the price of a batch, which counts in a job of a few long rows.
+
+    :raises BudgetError: with both amounts and what to do.
+    """
+    if plan.max_cost_usd is None:
+        return
+    prices, cost, requests = Prices(plan.prices, plan.price_list), Decimal(0), 0
+    for shard in shards:
+        if shard.synchronous:
+            lane = Lane.FLEX if plan.has_flex and prices.has_flex(shard.model) else Lane.STANDARD
+            usage = Usage(input_tokens=-(-shard.tokens // shard.requests))
+            cost += (prices.cost(shard.model, usage, lane=lane) or Decimal(0)) * shard.requests
+            requests += shard.requests
+    if cost > Decimal(str(plan.max_cost_usd)):
+        raise BudgetError(
+            f"The canary ({format_count(requests, 'request')} to be sent before all others) alone would cost about "
+            f"{format_usd(cost)}, but max_cost_usd is {format_usd(plan.max_cost_usd)}. Nothing was sent. Set canary=0 "
+            "to send all requests at the price of a batch, or raise max_cost_usd."
         )

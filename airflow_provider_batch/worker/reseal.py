@@ -177,11 +177,11 @@ class Resealer:
             return
         if step.first_part:
             self.log.info(
-                "%s: %s may cost more than max_cost_usd leaves, so %s from all over the shard will be sent first. The "
-                "answers show what the others cost.",
+                "%s: %s may cost more than max_cost_usd leaves, so only %s of them will be sent first. The answers "
+                "show what the others cost.",
                 shard.name,
                 requests,
-                format_count(step.first_part, "request"),
+                f"{step.first_part:,}",
             )
             return
         self.log.info(

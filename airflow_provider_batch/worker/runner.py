@@ -454,7 +454,7 @@ class Runner:
         result = judge_canary(state, self.ledger.folder, self._judge, self._prices, self._clock(), ceilings)
         if not self.ledger.add(result.verdict):
             return
-        tokens = ", ".join(f"{mean:,} tokens ({model})" for model, mean in result.mean_output.items())
+        tokens = ", ".join(f"{mean:,} tokens ({model})" for model, mean in result.mean_output.items() if mean)
         factors = ", ".join(
             f"{factor:.2f} times the estimate ({model})" for model, factor in result.input_factors.items()
         )
@@ -465,7 +465,7 @@ class Runner:
             result.answered,
             format_count(result.requests, "request"),
             f", mean output {tokens}" if tokens else "",
-            f", input {factors}" if tokens else "",
+            f", input {factors}" if result.mean_output else "",
             "unknown, because no price is known"
             if low is None or high is None
             else format_usd_range(low, high, likely),

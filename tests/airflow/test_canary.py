@@ -657,7 +657,7 @@ def test_azure_has_no_canary_by_default(offline: None, connect: Callable[..., No
     connect("azure", conn_type="openai", password="k", host="https://res.openai.azure.com/openai/v1/")
 
     assert BatchHook(conn_id="azure").canary == 0
-    assert BatchHook().canary == 2
+    assert BatchHook().canary == 5
 
 
 def test_the_job_summary_shows_the_estimate_after_the_canary(warehouse: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
+import msgspec
 import pytest
 from airflow.providers.sqlite.hooks.sqlite import SqliteHook
 from airflow.sdk.io import attach
@@ -22,13 +23,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_batch.core.ledger.folder import Folder
-from airflow_provider_batch.core.ledger.job import JobKey
+from airflow_provider_batch.core.ledger.job import JobKey, Shard
 from airflow_provider_batch.core.ledger.ledger import open_ledger, seal
+from airflow_provider_batch.core.provider.lane import Lane
 from airflow_provider_batch.core.provider.limits import Limits
 from airflow_provider_batch.core.requests.render import RequestSpec
+from airflow_provider_batch.exceptions import BudgetError
 from airflow_provider_batch.staging.layout import open_folder
 from airflow_provider_batch.staging.object_store import PART_BYTES
-from airflow_provider_batch.worker.build import Plan, build
+from airflow_provider_batch.worker.build import Plan, build, check_canary
 from tests.bucket import Bucket
 
 PLAN = Plan(
@@ -222,7 +225,8 @@ def test_memory_does_not_grow_with_the_rows_that_are_sealed_in_an_object_store(t
     code = """
         import os
         from airflow.sdk.io import attach
-        from airflow_provider_batch.core.provider.limits import Limits
+        from airflow_provider_batch.core.provider.lane import Lane
+from airflow_provider_batch.core.provider.limits import Limits
         from airflow_provider_batch.core.requests.render import Request
         from airflow_provider_batch.core.sealing.sealer import Sealer
         from airflow_provider_batch.staging.layout import open_folder
@@ -250,3 +254,15 @@ def test_memory_does_not_grow_with_the_rows_that_are_sealed_in_an_object_store(t
     # The other 160,000 rows have 160 MB. 8 bytes of each row stay in memory. The peak also depends on how many parts
     # are in memory at the same time: those of the growing shard and those of the shard that is being closed.
     assert memory_at_the_end - memory_after_a_third < 4 * PART_BYTES
+
+
+def test_a_canary_that_alone_costs_more_than_the_ceiling_is_refused() -> None:
+    # $0.02 in a batch, $0.04 at the standard price
+    canary = Shard(
+        "c0001", "gpt-4.1-mini", "f", "i", requests=1, bytes=1, sha256="", tokens=100_000, lane=Lane.STANDARD
+    )
+    batch = msgspec.structs.replace(canary, name="s0001", requests=9, tokens=900_000, lane=Lane.BATCH)
+    for shards, ceiling in (([canary, batch], 0.05), ([batch], 0.03), ([canary], None)):
+        check_canary(msgspec.structs.replace(PLAN, max_cost_usd=ceiling), shards)
+    with pytest.raises(BudgetError, match=r"canary \(1 request .* alone would cost about \$0\.04, .* Set canary=0"):
+        check_canary(msgspec.structs.replace(PLAN, max_cost_usd=0.03), [canary, batch])
