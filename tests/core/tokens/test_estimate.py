@@ -108,3 +108,20 @@ def test_only_an_empty_text_has_no_tokens() -> None:
 @given(st.text())
 def test_a_text_and_its_bytes_have_the_same_tokens(text: str) -> None:
     assert estimate_tokens(text) == estimate_tokens(text.encode("utf-8", "surrogatepass"))
+
+
+@pytest.mark.parametrize("encoding", Encoding)
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("ᐃᓄᐃᑦ ᐅᖃᐅᓯᖓ", id="Inuktitut"),
+        pytest.param("ᏣᎳᎩ ᎦᏬᏂᎯᏍᏗ", id="Cherokee"),
+        pytest.param("ⵜⴰⵎⴰⵣⵉⵖⵜ ⵜⴰⵏⴰⵡⴰⵢⵜ", id="Tamazight"),
+        pytest.param("ދިވެހި ބަސް", id="Dhivehi"),
+        pytest.param("བོད་སྐད་ཡིན།", id="Tibetan"),
+        pytest.param("አማርኛ ቋንቋ", id="Amharic"),
+    ],
+)
+def test_scripts_that_the_vocabularies_hardly_contain_take_many_tokens(text: str, encoding: Encoding) -> None:
+    size = len(text.encode())
+    assert 0.3 * size <= estimate_tokens(text, encoding) <= 1.6 * size
