@@ -69,7 +69,7 @@ def get_provider_info() -> dict[str, Any]:
                     "connection_budget": {
                         "description": "What all jobs of a connection may spend together, as JSON: US dollars and "
                         "hour, day, week or month (UTC). batch_budget in the extra of a connection takes precedence. "
-                        "If empty, there is no such budget.",
+                        "If empty, connections have no budget.",
                         "version_added": "0.1.0",
                         "type": "string",
                         "example": '{"usd": 50, "per": "day"}',

@@ -3,7 +3,7 @@
     python -m benchmarks.deadlines [--jobs 2000] [--rows 500] [--json FILE]
 
 Each job is simulated with the real lifecycle: `next_steps` decides from the records and the time, and the simulation
-does the steps and records what came of them. Only the provider is simulated, so hours take milliseconds. The models of
+does the steps and records their results. Only the provider is simulated, so hours take milliseconds. The models of
 the provider are assumptions, because OpenAI publishes no distribution:
 
 * A batch takes a lognormal time with a median of 30 minutes and a sigma of 1.4: 16 % take longer than 2 hours, 4 %

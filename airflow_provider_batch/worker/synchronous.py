@@ -99,7 +99,7 @@ class ShardResponses(NamedTuple):
 
     @property
     def flex_problem(self) -> str | None:
-        """What became of the requests that flex refused, as full sentences, or None if it refused none."""
+        """What happened to the requests that flex refused, as full sentences, or None if it refused none."""
         if not self.flex_refusals:
             return None
         first = self.flex_refusals[0]

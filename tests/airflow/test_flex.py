@@ -1,4 +1,4 @@
-"""The flex tier: the canary and the final pass use it, at the price of a batch, and say so when they cannot."""
+"""The flex tier: the canary and the final pass use it, at the price of a batch, and the log says when they cannot."""
 
 from __future__ import annotations
 

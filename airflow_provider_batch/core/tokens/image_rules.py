@@ -6,8 +6,8 @@ edition of autumn 2026 that has GPT-5.6). Older models charge by tiles of 512 x 
 
 * The deprecated models of the guide (gpt-4.1-nano, gpt-5-mini, gpt-5-nano, o4-mini) have no sizes in it any more. Their
   earlier limit of 1,536 patches is used. gpt-5.3 is treated as gpt-5.2.
-* GPT-6 and later are treated as GPT-5.6, which does not shrink an image unless `detail` says so. The API refuses images
-  of more than 30,000 patches, so that no image costs more.
+* GPT-6 and later are treated as GPT-5.6, which does not shrink an image unless `detail` asks for it. The API refuses
+  images of more than 30,000 patches, so that no image costs more.
 * A model whose name contains no model of OpenAI (a deployment, another provider) gets the sizes of GPT-5.6 and the
   highest multiplier of any model.
 """

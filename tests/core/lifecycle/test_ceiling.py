@@ -103,7 +103,7 @@ class Simulation:
         return sum(len(self.rows[name]) for name in self.sent)
 
     def run(self, random: Random) -> int:
-        """Run the job to its end. Return the highest real cost of what was sent at any time."""
+        """Run the job to completion. Return the highest real cost of what was sent at any time."""
         while True:
             steps, pause = next_steps(self.state, dict[str, BatchView](), Policy(), NOW)
             for step in steps:

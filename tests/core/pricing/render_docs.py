@@ -114,7 +114,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
 
 
 def render(page: str) -> str:
-    """Return the page with its tables rendered anew."""
+    """Return the page with its tables rendered again."""
     return BLOCK.sub(lambda match: f"{match[1]}\n{BLOCKS[match[2]]()}\n\n{match[3]}", page)
 
 

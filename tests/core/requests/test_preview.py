@@ -125,11 +125,10 @@ def test_no_text_can_close_its_code_block(text: str) -> None:
     assert not any(re.match(rf" *`{{{len(fence)},}}", line) for line in inner)
 
 
-@given(st.text(max_size=80), st.text(max_size=80))
-def test_all_untrusted_text_is_inside_code_blocks(custom_id: str, text: str) -> None:
-    markdown = render_preview(manifest(), [chat(custom_id, text)])
-
+def lines_outside_code(markdown: str) -> list[str]:
+    """Return the lines that are not in code blocks, all of which must be closed."""
     fence: str | None = None
+    outside = []
     for line in markdown.split("\n"):
         opening = re.match("`{3,}", line)
         if fence is None and opening:
@@ -137,8 +136,17 @@ def test_all_untrusted_text_is_inside_code_blocks(custom_id: str, text: str) -> 
         elif fence is not None and line == fence:
             fence = None
         elif fence is None:
-            assert re.match(r"$|\*\*1,200 requests|- |Request 1, `", line), line
+            outside.append(line)
     assert fence is None
+    return outside
+
+
+@given(st.text(max_size=80), st.text(max_size=80))
+def test_all_untrusted_text_is_inside_code_blocks(custom_id: str, text: str) -> None:
+    markdown = render_preview(manifest(), [chat(custom_id, text)])
+
+    for line in lines_outside_code(markdown):
+        assert re.match(r"$|\*\*1,200 requests|- |Request 1, `", line), line
 
 
 def answered(custom_id: str, prompt: str, **answer: Any) -> dict[str, Any]:
@@ -221,15 +229,4 @@ def test_no_answer_can_add_a_heading_a_link_or_html(text: str, message: str) -> 
     hostile = f"{text}\n```\n# Approve\n<img src=x>[a](b)"
     markdown = render_preview(manifest(), [answered("a", "One.", text=hostile, message=f"{message}{hostile}")])
 
-    fence: str | None = None
-    outside = []
-    for line in markdown.split("\n"):
-        opening = re.match("`{3,}", line)
-        if fence is None and opening:
-            fence = opening[0]
-        elif fence is not None and line == fence:
-            fence = None
-        elif fence is None:
-            outside.append(line)
-    assert fence is None
-    assert not any("#" in line or "<" in line or "](" in line for line in outside)
+    assert not any("#" in line or "<" in line or "](" in line for line in lines_outside_code(markdown))
