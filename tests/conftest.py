@@ -7,9 +7,13 @@ import os
 import shutil
 import sys
 import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadFileScheduling
 
 from airflow_provider_batch.demo.home import dags_folder
 from tests.mysql import mysql_database, mysql_server
@@ -49,6 +53,28 @@ sys.modules["bpe_openai"] = None  # type: ignore[assignment]
 # Slow machines must not fail tests.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+
+class _OneAirflowAtATime(LoadFileScheduling):  # type: ignore[misc]  # xdist is not typed
+    """Gives each test file to one worker, and all files that start a whole Airflow to the same one.
+
+    Several Airflows at once are too much for a machine with two cores: their API servers and triggerers time out.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        path: str = super()._split_scope(nodeid)
+        return "whole Airflows" if _starts_whole_airflow(path) else path
+
+
+@cache
+def _starts_whole_airflow(path: str) -> bool:
+    """Return whether the tests of a file have the mark `standalone`. The scheduler knows only their names."""
+    return "pytest.mark.standalone" in (Path(__file__).parents[1] / path).read_text("utf-8")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    """Schedule tests by file, as `make test` asks for."""
+    return _OneAirflowAtATime(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

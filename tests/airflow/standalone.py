@@ -23,7 +23,7 @@ from airflow_provider_batch.demo.home import Home, Provider
 from airflow_provider_batch.demo.standalone import Standalone, free_port
 
 #: How long Airflow may take for anything that a test waits for, in seconds.
-PATIENCE = 90.0
+PATIENCE = 120.0
 T = TypeVar("T")
 _END_STATES = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 _PACE = {
@@ -149,8 +149,8 @@ class RunningAirflow:
         self._started_parts = contextlib.ExitStack()
         # When Airflow renames a process, its environment can no longer be read, but its session can.
         self._sessions = {os.getsid(process.pid) for process in _processes_of(home.airflow)}
-        # Requests to loopback must not go through a proxy.
-        self.client = httpx.Client(base_url=standalone.url, timeout=30, trust_env=False)
+        # Requests to loopback must not go through a proxy. On a busy machine, the API server may need long to answer.
+        self.client = httpx.Client(base_url=standalone.url, timeout=PATIENCE, trust_env=False)
         #: Password of the user `admin`.
         self.password = standalone.password
         response = self.client.post("/auth/token", json={"username": "admin", "password": self.password})
