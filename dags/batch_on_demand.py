@@ -36,6 +36,8 @@ with DAG(
     "batch_on_demand",
     schedule=None,
     doc_md=__doc__,
+    # A retry is safe: it continues the job, and sends nothing that was sent before.
+    default_args={"retries": 3},
     tags=["batch", "example"],
     params={
         "warehouse_conn_id": Param(

@@ -27,6 +27,8 @@ with DAG(
     "classify_at_scale",
     schedule=None,
     doc_md=__doc__,
+    # A retry is safe: it continues the job, and sends nothing that was sent before.
+    default_args={"retries": 3},
     params={
         "small": Param("gpt-5-nano", type="string", minLength=1, description="Model for short texts"),
         "large": Param("gpt-5-mini", type="string", minLength=1, description="Model for long texts"),

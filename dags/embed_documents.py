@@ -18,6 +18,8 @@ with DAG(
     "embed_documents",
     schedule=None,
     doc_md=__doc__,
+    # A retry is safe: it continues the job, and sends nothing that was sent before.
+    default_args={"retries": 3},
     params={
         "model": Param("text-embedding-3-small", type="string", minLength=1),
         "dimensions": Param(256, type="integer", minimum=1, description="Number of dimensions of each vector"),
@@ -40,8 +42,13 @@ with DAG(
         max_cost_usd=5,
         deadline=timedelta(hours=12),
     )
+    # A check that fails would fail again, so it is not retried.
     # If somebody deleted more than half of the documents on purpose, mark this task as success.
-    half_remains = SQLCheckOperator(task_id="half_remains", conn_id="warehouse", sql="sql/document_vectors_half.sql")
+    half_remains = SQLCheckOperator(
+        task_id="half_remains", conn_id="warehouse", sql="sql/document_vectors_half.sql", retry_on_failure=False
+    )
     prune = SQLExecuteQueryOperator(task_id="prune", conn_id="warehouse", sql="sql/document_vectors_prune.sql")
-    check = SQLCheckOperator(task_id="check", conn_id="warehouse", sql="sql/document_vectors_check.sql")
+    check = SQLCheckOperator(
+        task_id="check", conn_id="warehouse", sql="sql/document_vectors_check.sql", retry_on_failure=False
+    )
     landing >> half_remains >> prune >> check

@@ -23,6 +23,8 @@ with DAG(
     "label_tickets",
     schedule=None,
     doc_md=__doc__,
+    # A retry is safe: it continues the job, and sends nothing that was sent before.
+    default_args={"retries": 3},
     params={
         "day": Param("all", pattern=r"^(all|\d{4}-\d{2}-\d{2})$", description="A day such as 2026-11-02, or all"),
         "model": Param("gpt-5-mini", type="string", minLength=1),

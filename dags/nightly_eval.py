@@ -42,6 +42,8 @@ with DAG(
     is_paused_upon_creation=True,
     max_active_runs=1,
     doc_md=__doc__,
+    # A retry is safe: it continues the job, and sends nothing that was sent before.
+    default_args={"retries": 3},
     params={
         "models": Param(
             ["gpt-5-mini", "gpt-5-nano"], type="array", items=MODEL, minItems=1, maxItems=8, uniqueItems=True,

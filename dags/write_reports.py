@@ -70,6 +70,8 @@ with DAG(
     "write_reports",
     schedule=None,
     doc_md=__doc__,
+    # A retry is safe: it continues the job, and sends nothing that was sent before.
+    default_args={"retries": 3},
     params={
         "quarter": Param("2026-Q3", pattern=r"^\d{4}-Q[1-4]$"),
         "model": Param("gpt-5-mini", type="string", minLength=1),

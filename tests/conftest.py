@@ -37,6 +37,7 @@ os.environ |= {
     "AIRFLOW_HOME": _HOME,
     "AIRFLOW__CORE__DAGS_FOLDER": str(dags_folder()),
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "0",
     "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
     # PyJWT warns about the secret that Airflow generates, because it is too short.
     "AIRFLOW__API_AUTH__JWT_SECRET": "only for tests " * 5,

@@ -95,6 +95,7 @@ class Home:
                 "AIRFLOW_CONN_OPENAI_DEFAULT": provider.connection,
                 "AIRFLOW__OPENAI_BATCH__STAGING": self.staging.as_uri(),
                 "AIRFLOW__CORE__DAGS_FOLDER": str(dags_folder()),
+                "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "10",
                 "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
                 "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
                 "AIRFLOW__CORE__PARALLELISM": "4",

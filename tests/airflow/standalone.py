@@ -29,6 +29,7 @@ _END_STATES = frozenset({"success", "failed", "skipped", "upstream_failed", "rem
 _PACE = {
     "AIRFLOW__CORE__PARALLELISM": "1",
     "AIRFLOW__CORE__DEFAULT_POOL_TASK_SLOT_COUNT": "1",
+    "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "2",
     # Without a Fernet key, trigger arguments are stored as plain text, so tests can read them.
     "AIRFLOW__CORE__FERNET_KEY": "",
     "AIRFLOW__OPENAI_BATCH__POLL_INTERVAL": "1",

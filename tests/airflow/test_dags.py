@@ -59,6 +59,26 @@ def test_a_dag_survives_serialisation(file: Path, airflow_home: Path) -> None:
         assert DagSerialization.to_dict(dag) == serialized
 
 
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_task_of_a_dag_is_retried_and_no_missed_run_is_caught_up(file: Path, airflow_home: Path) -> None:
+    for dag in dags_in(file).values():
+        assert {task.task_id: task.retries for task in dag.tasks} == dict.fromkeys(dag.task_ids, 3)
+        assert not dag.catchup
+        assert dag.timetable.can_be_scheduled is (dag.is_paused_upon_creation is True)
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_retry_succeeds_once_the_warehouse_is_back(warehouse: Path) -> None:
+    path = warehouse.rename(warehouse.with_suffix(".away"))
+    dag = dags_in(dags_folder())["label_tickets"]
+    dag.get_task("submit").on_retry_callback = [lambda context: path.replace(warehouse)]
+
+    assert dag.test(run_conf={"limit": 5}, logical_date=None).state == "success"
+
+    assert not path.exists()
+    assert query(warehouse, "SELECT count(*), min(outcome) FROM ticket_labels") == [(5, "succeeded")]
+
+
 @pytest.mark.usefixtures("offline")
 def test_label_tickets_lands_every_ticket_with_text_together_with_its_gold_labels(warehouse: Path) -> None:
     dag_run = run("label_tickets")

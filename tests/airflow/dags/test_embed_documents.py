@@ -118,6 +118,7 @@ def test_no_vector_is_deleted_if_more_than_half_of_the_documents_are_missing(
 
     assert (result.states["half_remains"], result.states["prune"]) == ("failed", "upstream_failed")
     assert "half_remains" in result.error("half_remains")
+    assert type(result.errors["half_remains"]).__name__ == "AirflowFailException"  # which is not retried
     assert len(vectors_of(warehouse)) == TEXTS
 
 
@@ -131,6 +132,7 @@ def test_the_check_fails_if_too_few_questions_find_their_document(
 
     assert result.states["check"] == "failed"
     assert "questions_find_their_document" in result.error("check")
+    assert type(result.errors["check"]).__name__ == "AirflowFailException"
 
 
 @pytest.mark.usefixtures("warehouse")
