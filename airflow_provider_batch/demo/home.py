@@ -146,7 +146,5 @@ class Home:
 
 
 def dags_folder() -> Path:
-    """Return the folder of the example DAGs: inside the installed package, or beside the package in a checkout."""
-    package = Path(airflow_provider_batch.__file__).parent
-    packaged_dags = package / "dags"
-    return packaged_dags if packaged_dags.is_dir() else package.parent / "dags"
+    """Return the folder of the example DAGs."""
+    return Path(airflow_provider_batch.__file__).parent / "example_dags"

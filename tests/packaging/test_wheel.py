@@ -51,7 +51,7 @@ def import_unless_hidden(name, globals=None, locals=None, fromlist=(), level=0):
 builtins.__import__ = import_unless_hidden
 """
 #: modules that need an extra; `testing` also needs pytest, which is in no extra
-BEHIND_EXTRAS = ("dags", "demo", "local", "testing")
+BEHIND_EXTRAS = ("demo", "local", "testing")
 #: The page of the plugin. It runs only in Airflow's API server, which has FastAPI installed.
 PAGE = f"{PACKAGE}.plugins.routes"
 #: Imports every module that needs no extra. Prints the failed imports and the installed optional providers.
@@ -93,12 +93,12 @@ def checkout_files(folder: str) -> set[str]:
 
 
 def test_the_wheel_contains_the_package_its_data_and_the_dags(files: set[str]) -> None:
-    expected = checkout_files(PACKAGE) | {f"{PACKAGE}/{path}" for path in checkout_files("dags")}
+    expected = checkout_files(PACKAGE)
     assert {
         f"{PACKAGE}/py.typed",
         f"{PACKAGE}/demo/tickets.jsonl",
-        f"{PACKAGE}/dags/label_tickets.py",
-        f"{PACKAGE}/dags/sql/tickets.sql",
+        f"{PACKAGE}/example_dags/label_tickets.py",
+        f"{PACKAGE}/example_dags/sql/tickets.sql",
     } <= expected
     assert {path for path in files if path.startswith(f"{PACKAGE}/")} == expected
 
@@ -122,7 +122,7 @@ def test_the_sdist_contains_everything_needed_to_build_and_test(dist: Path) -> N
     with tarfile.open(path) as archive:
         files = {name.partition("/")[2] for name in archive.getnames()}
     assert {"LICENSE", "README.md", "CHANGELOG.md", "Makefile", "pyproject.toml", "constraints.txt"} <= files
-    assert checkout_files("dags") <= files
+    assert checkout_files(PACKAGE) <= files
     assert "tests/packaging/test_wheel.py" in files
 
 

@@ -10,10 +10,8 @@ import pytest
 from airflow_provider_batch.demo.home import dags_folder
 from tests.airflow.dags.conftest import page
 
-ROOT = Path(__file__).parents[3]
 
-
-@pytest.mark.parametrize("dag_id", sorted(file.stem for file in dags_folder().glob("*.py")))
+@pytest.mark.parametrize("dag_id", sorted(file.stem for file in dags_folder().glob("[!_]*.py")))
 def test_the_diagram_shows_every_task_and_the_named_files_exist(dag_id: str, airflow_home: Path) -> None:
     from airflow.dag_processing.dagbag import DagBag
 
@@ -23,9 +21,9 @@ def test_the_diagram_shows_every_task_and_the_named_files_exist(dag_id: str, air
     dag = DagBag(str(dags_folder() / f"{dag_id}.py")).dags[dag_id]
     assert {name for task in dag.task_ids for name in task.split(".")} - set(re.findall(r"\w+", diagram)) == set()
 
-    paths = re.findall(r"`(dags/[\w/.*]+)`", page(dag_id))
+    paths = re.findall(r"`(example_dags/[\w/.*]+)`", page(dag_id))
     assert paths
-    assert [path for path in paths if not list(ROOT.glob(path))] == []
+    assert [path for path in paths if not list(dags_folder().parent.glob(path))] == []
     assert dag.doc_md
     waits = [task for task in dag.tasks if task.task_type == "BatchSensor"]
     assert waits
