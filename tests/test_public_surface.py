@@ -47,6 +47,7 @@ SURFACE = {
         "EvalGradeOperator",
         "EvalReportOperator",
     ],
+    "airflow_provider_batch.presets": ["classify", "embed", "extract", "summarize", "translate"],
     "airflow_provider_batch.sensors.batch": ["BatchSensor"],
     "airflow_provider_batch.task_groups": ["batch_job"],
     "airflow_provider_batch.testing": [

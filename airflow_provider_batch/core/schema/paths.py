@@ -109,6 +109,15 @@ def resolve(schema: dict[str, Any], path: Path) -> Parts:
     return candidates[0]
 
 
+def root_names(schema: dict[str, Any]) -> list[str]:
+    """Return the names of the fields at the top of the output, of all cases of a union."""
+    return _names(_alternatives(schema, schema))
+
+
+def _names(nodes: list[_Node]) -> list[str]:
+    return list(dict.fromkeys(name for node in nodes for name in _properties(node)))
+
+
 def _resolve_list(schema: _Node, nodes: list[_Node], parts: Parts) -> Parts:
     if not parts:
         raise SchemaError("column path []: The list is empty. Name the properties that lead to the value.")
@@ -212,7 +221,7 @@ def _missing_part_error(schema: _Node, nodes: list[_Node], path: str) -> SchemaE
         nodes = _children(schema, nodes, part)
         parents.append(part)
         pieces = pieces[part.count(".") + 1 :]
-    names = list(dict.fromkeys(name for node in nodes for name in _properties(node)))
+    names = _names(nodes)
     # the end of the path may be several names or one with dots: report what is most like a name of the schema
     missing_part = max(_prefixes(pieces), key=lambda part: strict.similarity(part, names))
     return SchemaError(f"column path {path!r}: {_describe_missing_part(missing_part, parents, nodes)}")
@@ -225,7 +234,7 @@ def _prefixes(pieces: Sequence[str]) -> list[str]:
 
 def _describe_missing_part(part: str | int, parents: Sequence[str | int], nodes: list[_Node]) -> str:
     location = f"In the output schema, {'.'.join(map(str, parents))!r}" if parents else "The output schema"
-    names = list(dict.fromkeys(name for node in nodes for name in _properties(node)))
+    names = _names(nodes)
     if any(map(_is_list, nodes)):
         if list_index(part) is not None:
             return f"{location} is a list with fewer items, so it has no item {part}. The first item is 0."
