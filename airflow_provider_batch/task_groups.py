@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +13,7 @@ from airflow_provider_batch.core.arguments import is_final, is_runtime_value, no
 from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.operators.batch import BatchResultsOperator, BatchSubmitOperator
 from airflow_provider_batch.sensors.batch import BatchSensor
-from airflow_provider_batch.worker.airflow_arguments import advise
+from airflow_provider_batch.worker.argument_names import advise, parameter_names, register
 
 __all__ = ["batch_job"]
 
@@ -27,6 +26,7 @@ _TASKS: Mapping[str, type[BaseOperator]] = {
 
 #: arguments of the group's own
 _GROUP_ARGUMENTS = frozenset({"results_conn_id", "outlets", "approve_above_usd", "approvers"})
+register("batch_job", _GROUP_ARGUMENTS)
 
 #: arguments that can keep the rows of mapped jobs apart in a results table that they share
 _DISTINGUISHING_ARGUMENTS = ("sql", "parameters", "custom_id", "results_conn_id", "table", "key")
@@ -119,10 +119,9 @@ def _approve(submit: BatchSubmitOperator, arguments: Mapping[str, Any]) -> BaseO
     return approval
 
 
-def _own_arguments(operator: type) -> set[str]:
+def _own_arguments(operator: type) -> frozenset[str]:
     """Return the arguments of an operator, without those that every task has, and without `job`, which we pass."""
-    parameters = inspect.signature(operator).parameters.values()
-    return {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY} - {"job"}
+    return parameter_names(operator) - {"job"}
 
 
 def _refuse_unknown(arguments: Mapping[str, Any]) -> None:
@@ -130,8 +129,12 @@ def _refuse_unknown(arguments: Mapping[str, Any]) -> None:
     for name in arguments:
         if name in argument_names:
             continue
-        if name in inspect.signature(BaseOperator).parameters:
-            advice = "Pass arguments that every Airflow task has with batch_job.override(default_args={...})."
+        if name in parameter_names(BaseOperator) - {"default_args", "task_group"}:
+            advice = (
+                f"Pass arguments that every Airflow task has with batch_job.override(default_args={{{name!r}: …}})."
+            )
+        elif name in parameter_names(TaskGroup):
+            advice = f"Pass arguments that every task group has with batch_job.override({name}=…)."
         else:
             advice = advise(name, argument_names)
         raise InputError(f"batch_job has no argument {name!r}. {advice}")

@@ -10,8 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from airflow.providers.common.compat.sdk import Asset, BaseOperator
-from airflow.sdk.definitions.xcom_arg import PlainXComArg
+from airflow.providers.common.compat.sdk import Asset, BaseOperator, MappedOperator
 
 from airflow_provider_batch.core.arguments import (
     argument_error,
@@ -55,8 +54,9 @@ from airflow_provider_batch.sensors.batch import BatchSensor
 from airflow_provider_batch.warehouse.connect import sql_hook
 from airflow_provider_batch.warehouse.landed_file import write_landed_file
 from airflow_provider_batch.warehouse.sinks.open import Sink, SinkFactory, open_sink
-from airflow_provider_batch.worker.airflow_arguments import operator_class, parse_job, refuse_unknown
+from airflow_provider_batch.worker.airflow_arguments import argument_of, operator_class, parse_job, submit_task_of
 from airflow_provider_batch.worker.airflow_errors import airflow_failures
+from airflow_provider_batch.worker.checked_arguments import CheckedMapping, check_arguments
 from airflow_provider_batch.worker.open_job import open_job
 from airflow_provider_batch.worker.remote_files import delete_remote_files
 
@@ -72,7 +72,7 @@ _TEMPLATED: Mapping[str, Callable[[str, Any], Any]] = {
 }
 
 
-class BatchResultsOperator(BaseOperator):
+class BatchResultsOperator(CheckedMapping, BaseOperator):
     """Land the answers of a job in a table, one row per custom_id, and return a summary.
 
     The task reads the answers from staging and upserts them by key, so it can be run again at any time with the same
@@ -137,10 +137,11 @@ class BatchResultsOperator(BaseOperator):
     ui_color = "#dcefe6"
     operator_extra_links = (BatchJobLink(),)
 
+    @check_arguments
     def __init__(
         self,
         *,
-        job: Any,
+        job: Any = None,
         table: str | None = None,
         warehouse_conn_id: str = "warehouse",
         columns: Mapping[str, Path] | Sequence[str] | str | None = None,
@@ -155,7 +156,6 @@ class BatchResultsOperator(BaseOperator):
         partial: bool | str = False,
         **kwargs: Any,
     ) -> None:
-        refuse_unknown(self, kwargs)
         super().__init__(**kwargs)
         self.warehouse_conn_id = warehouse_conn_id
         self.table = table
@@ -195,15 +195,14 @@ class BatchResultsOperator(BaseOperator):
         :raises InputError: if there is none. The rows would land as pending as soon as they were sent.
         """
         super().prepare_template()
-        if self.accept_partial or not isinstance(self.job, PlainXComArg) or not self.has_dag():  # type: ignore[no-untyped-call]
-            return
-        submit = self.job.operator
-        if not any(_waits_for(task, submit) for task in self.get_flat_relatives(upstream=True)):
-            raise InputError(
-                f"Task {self.task_id!r} would land the job of task {submit.task_id!r} without its answers, because no "
-                "BatchSensor waits for the job before. Add wait = BatchSensor(task_id='wait', job=submit.output), and "
-                "order the tasks as submit >> wait >> land. To land the answers that exist by then, set partial=True."
-            )
+        if not self.accept_partial and self.has_dag():  # type: ignore[no-untyped-call]
+            _check_wait(self)
+
+    @classmethod
+    def check_dag(cls, mapped: MappedOperator) -> None:
+        """Check, as `prepare_template` does, that a sensor waits before the tasks that the operator is mapped to."""
+        if mapped.dag is not None and not argument_of(mapped, "partial"):
+            _check_wait(mapped)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Upsert one row per custom_id, log the summary, and fail if too many rows did not succeed."""
@@ -367,10 +366,24 @@ def _schemas_of(job: Any) -> Iterator[dict[str, Any] | None]:
             yield schema
 
 
+def _check_wait(task: Any) -> None:
+    """Raise InputError if no sensor waits for the job before a task, which may be mapped, lands its answers."""
+    submit = submit_task_of(argument_of(task, "job"), task.dag)
+    if submit is None:
+        return
+    if not any(_waits_for(upstream, submit) for upstream in task.get_flat_relatives(upstream=True)):
+        raise InputError(
+            f"Task {task.task_id!r} would land the job of task {submit.task_id!r} without its answers, because no "
+            "BatchSensor waits for the job before. Add wait = BatchSensor(task_id='wait', job=submit.output), and "
+            "order the tasks as submit >> wait >> land. To land the answers that exist by then, set partial=True."
+        )
+
+
 def _waits_for(task: Any, submit: Any) -> bool:
-    job = getattr(task, "job", None)
-    is_other_job = isinstance(job, PlainXComArg) and job.operator is not submit
-    return issubclass(operator_class(task), BatchSensor) and not is_other_job
+    return issubclass(operator_class(task), BatchSensor) and submit_task_of(argument_of(task, "job"), task.dag) in (
+        submit,
+        None,
+    )
 
 
 def _check_sink(sink: Any) -> Any:

@@ -61,10 +61,10 @@ from airflow_provider_batch.staging.layout import check_budgets_reachable, check
 from airflow_provider_batch.staging.local import LocalFolder
 from airflow_provider_batch.warehouse.connect import sql_hook
 from airflow_provider_batch.warehouse.reused_table import ReusedTable
-from airflow_provider_batch.worker.airflow_arguments import refuse_unknown
 from airflow_provider_batch.worker.airflow_errors import airflow_failures, canary_error
 from airflow_provider_batch.worker.build import Plan
 from airflow_provider_batch.worker.canary_preview import read_canary
+from airflow_provider_batch.worker.checked_arguments import CheckedMapping, check_arguments, naming_task
 from airflow_provider_batch.worker.generation import Sealing, Source, cancel_earlier, change_budget
 from airflow_provider_batch.worker.kill_switch import KillSwitch
 from airflow_provider_batch.worker.runner import Runner
@@ -109,7 +109,7 @@ _TEMPLATED: Mapping[str, Callable[[str, Any], Any]] = {
 }
 
 
-class BatchSubmitOperator(BaseOperator):
+class BatchSubmitOperator(CheckedMapping, BaseOperator):
     """Send one request per row of a SQL query through the Batch API, and return a reference to the job.
 
     The rows are rendered, checked, priced and sealed in staging before anything is uploaded. The task then creates as
@@ -258,11 +258,12 @@ class BatchSubmitOperator(BaseOperator):
     #: whether the output of a task is the reference to a job
     returns_job: ClassVar[bool] = True
 
+    @check_arguments
     def __init__(
         self,
         *,
         sql: str,
-        custom_id: Any,
+        custom_id: Any = None,
         warehouse_conn_id: str = "warehouse",
         max_rows: int | str | None = None,
         parameters: Sequence[Any] | Mapping[str, Any] | None = None,
@@ -297,7 +298,6 @@ class BatchSubmitOperator(BaseOperator):
         on_empty: str = SUCCEED,
         **kwargs: Any,
     ) -> None:
-        refuse_unknown(self, kwargs)
         super().__init__(**kwargs)
         self.warehouse_conn_id = warehouse_conn_id
         self.sql = sql
@@ -346,7 +346,8 @@ class BatchSubmitOperator(BaseOperator):
         A pydantic `output_schema` becomes JSON Schema here, because a serialised DAG cannot contain a class.
         """
         if "output_schema" in kwargs:
-            kwargs["output_schema"] = plain_schema(kwargs["output_schema"])
+            with naming_task(kwargs):
+                kwargs["output_schema"] = plain_schema(kwargs["output_schema"])
         return super().partial(**kwargs)
 
     def resolve_template_files(self) -> None:

@@ -32,8 +32,9 @@ from airflow_provider_batch.exceptions import InputError, JobHeldError
 from airflow_provider_batch.hooks.batch import BatchHook
 from airflow_provider_batch.links.batch import BatchJobLink
 from airflow_provider_batch.triggers.batch import ATTEMPT_KEY, MAX_BATCHES, MAX_REFUSALS, BatchTrigger
-from airflow_provider_batch.worker.airflow_arguments import parse_job, refuse_unknown
+from airflow_provider_batch.worker.airflow_arguments import parse_job
 from airflow_provider_batch.worker.airflow_errors import airflow_failures, canary_error
+from airflow_provider_batch.worker.checked_arguments import CheckedMapping, check_arguments
 from airflow_provider_batch.worker.kill_switch import KillSwitch
 from airflow_provider_batch.worker.lessons import save_lessons
 from airflow_provider_batch.worker.open_job import open_job
@@ -54,7 +55,7 @@ AT_DEADLINE = COLLECT, FLEX, SYNC = ("collect", "flex", "sync")
 ON_INCOMPLETE = KEEP, RAISE_CAP = ("keep", "raise_cap")
 
 
-class BatchSensor(BaseSensorOperator):
+class BatchSensor(CheckedMapping, BaseSensorOperator):
     """Wait for the batches of a job, collect their answers into staging, and retry transient failures.
 
     The sensor retries rows that never ran or that failed for a transient reason (5xx, 429, expired), and submits shards
@@ -110,10 +111,11 @@ class BatchSensor(BaseSensorOperator):
     ui_color = "#dcefe6"
     operator_extra_links = (BatchJobLink(),)
 
+    @check_arguments
     def __init__(
         self,
         *,
-        job: Any,
+        job: Any = None,
         max_attempts: int | str = 3,
         retry_on: Iterable[str] | str | None = None,
         on_incomplete: str = KEEP,
@@ -126,18 +128,11 @@ class BatchSensor(BaseSensorOperator):
         cancel_on_kill: bool | str = True,
         **kwargs: Any,
     ) -> None:
-        if kwargs.get("soft_fail") or kwargs.get("never_fail"):
-            raise InputError(
-                "soft_fail and never_fail are not supported: they would turn every error into SKIPPED and hide a job "
-                "that still costs money. The wait succeeds at its deadline in any case. To tolerate failures, set "
-                "trigger_rule on the task after the landing."
-            )
         if "timeout" in kwargs:
             raise InputError(
                 "timeout is not supported: it would end the wait without collecting answers that were paid for. Use "
                 "deadline instead."
             )
-        refuse_unknown(self, kwargs)
         interval = parse_duration("poke_interval", poke_interval)
         if interval is None:
             interval = timedelta(seconds=conf.getfloat("openai_batch", "poll_interval", fallback=60.0))
@@ -145,6 +140,12 @@ class BatchSensor(BaseSensorOperator):
         if delay is None:
             delay = timedelta(seconds=conf.getfloat("openai_batch", "row_retry_delay", fallback=300.0))
         super().__init__(poke_interval=interval, timeout=timedelta(days=365), **kwargs)
+        if self.soft_fail or self.never_fail:  # they may come from default_args
+            raise InputError(
+                "soft_fail and never_fail are not supported: they would turn every error into SKIPPED and hide a job "
+                "that still costs money. The wait succeeds at its deadline in any case. To tolerate failures, set "
+                "trigger_rule on the task after the landing."
+            )
         self.max_attempts = require_count("max_attempts", max_attempts, minimum=1)
         self.retry_on = sorted(RETRYABLE if retry_on is None else parse_names("retry_on", retry_on, RETRYABLE))
         self.on_incomplete = parse_choice("on_incomplete", on_incomplete, ON_INCOMPLETE)

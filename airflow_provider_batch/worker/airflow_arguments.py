@@ -1,78 +1,22 @@
-"""Checks of arguments that need Airflow's own objects: names that no operator has, and the argument `job`."""
+"""Checks of the argument `job`, which needs Airflow's own objects."""
 
 from __future__ import annotations
 
 import ast
-import difflib
-import inspect
-from collections.abc import Collection, Iterable
+import re
 from contextlib import suppress
-from functools import cache
 from typing import Any
 
 import msgspec
 from airflow.providers.common.compat.sdk import BaseOperator, MappedOperator
-from airflow.sdk.definitions.xcom_arg import PlainXComArg
+from airflow.sdk.definitions.xcom_arg import PlainXComArg, XComArg
 
 from airflow_provider_batch.core.arguments import argument_error, check_syntax, is_final
 from airflow_provider_batch.core.ledger.job import Reference
-from airflow_provider_batch.core.requests.body_parameters import PARAMETERS
 from airflow_provider_batch.exceptions import InputError
-
-#: our arguments, with the names that other operators and libraries have for them
-_NAMES_ELSEWHERE = {
-    "system": ("system_prompt", "system_message", "instructions"),
-    "prompt": ("user_prompt", "prompt_template", "user_message", "prompts"),
-    "output_schema": ("output_type", "output_format", "response_model", "response_schema", "schema", "result_type"),
-    "openai_conn_id": ("llm_conn_id", "conn_id", "openai_connection_id"),
-    "warehouse_conn_id": ("sql_conn_id", "input_conn_id", "db_conn_id", "database_conn_id", "source_conn_id"),
-    "sql": ("input_sql", "query", "statement"),
-    "model": ("model_id", "model_name", "llm_model"),
-    "max_output_tokens": ("max_tokens", "max_completion_tokens", "max_new_tokens"),
-    "custom_id": ("id_column", "key_column", "row_id"),
-    "table": ("output_table", "results_table", "target_table", "destination_table"),
-    "limits": ("batch_size", "chunk_size", "max_batch_size"),
-    "deadline": ("wait_timeout", "max_wait_time"),
-    "max_attempts": ("max_retries", "row_retries"),
-    "max_cost_usd": ("budget", "budget_usd", "cost_limit"),
-}
 
 #: what `job` expects, for errors
 _JOB = "the output of BatchSubmitOperator, such as job=submit.output"
-
-
-def refuse_unknown(operator: BaseOperator, names: Iterable[str]) -> None:
-    """Check the names of the arguments that an operator of ours passes on to its base class.
-
-    :raises InputError: if the operator has no such argument. Airflow's own error would be a TypeError without advice.
-    """
-    kind = type(operator)
-    for name in names:
-        if not name.startswith("_") and not any(name in _arguments(base) for base in kind.__mro__):
-            raise InputError(f"{kind.__name__} has no argument {name!r}. {advise(name, _arguments(kind))}")
-
-
-@cache
-def _arguments(kind: type) -> frozenset[str]:
-    """Return the names of the arguments that a class takes, without those of its base classes."""
-    parameters = inspect.signature(kind.__init__).parameters.values()  # type: ignore[misc]
-    return frozenset(parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY)
-
-
-def advise(name: str, arguments: Collection[str]) -> str:
-    """Return a sentence that says what to write instead of an unknown argument.
-
-    :param arguments: the arguments that exist.
-    """
-    for argument, names_elsewhere in _NAMES_ELSEWHERE.items():
-        if name in names_elsewhere and argument in arguments:
-            return f"Did you mean {argument!r}?"
-    if "body" in arguments and any(name in parameters for parameters in PARAMETERS.values()):
-        return f'A parameter of the request belongs in the body: body={{"{name}": …}}.'
-    similar_names = difflib.get_close_matches(name, arguments, n=1)
-    if similar_names:
-        return f"Did you mean {similar_names[0]!r}?"
-    return f"Its arguments are {', '.join(sorted(arguments))}, and those of every Airflow task."
 
 
 def parse_job(name: str, job: Any) -> Any:
@@ -84,6 +28,8 @@ def parse_job(name: str, job: Any) -> Any:
         job = job.output
     if isinstance(job, PlainXComArg):
         _check_output(name, job)
+    elif isinstance(job, XComArg):
+        raise InputError(f"{name}: Expected {_JOB}, got {type(job).__name__}, which is made from outputs of tasks.")
     elif is_final(job):
         read_reference(name, job)
     elif isinstance(job, str):
@@ -93,14 +39,33 @@ def parse_job(name: str, job: Any) -> Any:
     return job
 
 
+def check_mapped_job(name: str, jobs: Any) -> None:
+    """Check the jobs that an operator is mapped over with `expand(job=…)`.
+
+    :raises InputError: if they are the output of a task that is known not to return a list of references.
+    """
+    operator = jobs.operator if isinstance(jobs, PlainXComArg) else None
+    if operator is not None and _submits(operator) and not operator.is_mapped:
+        raise InputError(
+            f"{name}: Expected the output of a mapped task, but the task {operator.task_id!r} is not mapped, so its "
+            f"output is one job. Pass it as {name}={operator.task_id}.output without mapping this task."
+        )
+    if operator is not None and not _submits(operator) and "job" in operator.template_fields:
+        raise _not_a_job(name, operator.task_id)
+
+
+def _not_a_job(name: str, task_id: str) -> InputError:
+    return InputError(
+        f"{name}: Expected {_JOB}, got the output of the task {task_id!r}, which is not a BatchSubmitOperator. If "
+        "this task really returns the reference to a job, use a template: "
+        f"\"{{{{ ti.xcom_pull(task_ids='{task_id}') }}}}\"."
+    )
+
+
 def _check_output(name: str, job: PlainXComArg) -> None:
     task_id = job.operator.task_id
     if not _submits(job.operator):
-        raise InputError(
-            f"{name}: Expected {_JOB}, got the output of the task {task_id!r}, which is not a BatchSubmitOperator. If "
-            "this task really returns the reference to a job, use a template: "
-            f"\"{{{{ ti.xcom_pull(task_ids='{task_id}') }}}}\"."
-        )
+        raise _not_a_job(name, task_id)
     if job.key != PlainXComArg(job.operator).key:
         raise InputError(
             f"{name}: Expected {_JOB}, got the item {job.key!r} of the output of the task {task_id!r}. Pass the whole "
@@ -116,6 +81,26 @@ def _check_output(name: str, job: PlainXComArg) -> None:
 def operator_class(operator: Any) -> type:
     """Return the class of an operator that may be mapped."""
     return operator.operator_class if isinstance(operator, MappedOperator) else type(operator)
+
+
+def argument_of(operator: Any, name: str) -> Any:
+    """Return the value of an argument of an operator that may be mapped. An argument that is mapped over is a list."""
+    if not isinstance(operator, MappedOperator):
+        return getattr(operator, name, None)
+    mapped_kwargs: Any = operator.expand_input.value
+    is_mapped = isinstance(mapped_kwargs, dict) and name in mapped_kwargs
+    return mapped_kwargs[name] if is_mapped else operator.partial_kwargs.get(name)
+
+
+def submit_task_of(job: Any, dag: Any) -> Any:
+    """Return the task of the DAG that submits a job, or None if the value of an argument `job` does not tell."""
+    if isinstance(job, str):  # a template
+        names = re.findall(r"""["']([\w.-]+)["']""", job)
+        submit_tasks = [
+            dag.task_dict[name] for name in names if name in dag.task_dict and _submits(dag.task_dict[name])
+        ]
+        return submit_tasks[0] if submit_tasks else None
+    return job.operator if isinstance(job, PlainXComArg) and _submits(job.operator) else None
 
 
 def _submits(operator: Any) -> bool:

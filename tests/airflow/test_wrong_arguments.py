@@ -202,7 +202,9 @@ def _other_task() -> Any:
 def operators() -> dict[str, tuple[type, dict[str, Any]]]:
     from airflow_provider_batch.operators.batch import BatchResultsOperator, BatchSubmitOperator
     from airflow_provider_batch.sensors.batch import BatchSensor
+    from airflow_provider_batch.task_groups import batch_job
 
+    assert callable(batch_job)  # an error may say that batch_job takes an argument
     return {
         "submit": (BatchSubmitOperator, SUBMIT),
         "wait": (BatchSensor, {"task_id": "wait", "job": REFERENCE}),
@@ -325,6 +327,22 @@ def test_an_argument_takes_the_obvious_meaning_of_text_and_numbers(
         ("wait", "max_retries", "Did you mean 'max_attempts'?"),
         ("land", "output_table", "Did you mean 'table'?"),
         ("land", "keep_last_sucess", "Did you mean 'keep_last_success'?"),
+        ("submit", "input_text", "Did you mean 'prompt'?"),
+        ("submit", "response_kwargs", "Did you mean 'body'?"),
+        ("submit", "file_id", "builds and uploads the input files itself"),
+        ("submit", "wait_for_completion", "BatchSensor(task_id='wait', job=submit.output)"),
+        ("submit", "api_key", "in the Airflow connection that openai_conn_id names"),
+        ("submit", "deadline", "It is an argument of BatchSensor."),
+        ("submit", "table", "It is an argument of BatchResultsOperator."),
+        ("submit", "timeout", "Did you mean 'deadline', which is an argument of BatchSensor?"),
+        ("submit", "poll_interval", "Did you mean 'poke_interval', which is an argument of BatchSensor?"),
+        ("submit", "approve_above_usd", "It is an argument of batch_job."),
+        ("submit", "require_approval", "Did you mean 'approve_above_usd', which is an argument of batch_job?"),
+        ("wait", "poll_interval", "Did you mean 'poke_interval'?"),
+        ("wait", "table", "It is an argument of BatchResultsOperator."),
+        ("wait", "temperature", 'in the body of BatchSubmitOperator: body={"temperature": …}'),
+        ("land", "output_schema", "It is an argument of BatchSubmitOperator."),
+        ("land", "fail_on_partial_error", "Did you mean 'max_failure_rate'?"),
     ],
 )
 def test_an_unknown_argument_is_refused_with_what_to_write(task_id: str, argument: str, advice: str) -> None:
@@ -332,7 +350,7 @@ def test_an_unknown_argument_is_refused_with_what_to_write(task_id: str, argumen
 
     with pytest.raises(InputError) as error:
         operator(**arguments, **{argument: 0})
-    assert str(error.value).startswith(f"{operator.__name__} has no argument '{argument}'. ")
+    assert str(error.value).startswith(f"Task '{task_id}': {operator.__name__} has no argument '{argument}'. ")
     assert advice in str(error.value)
 
 
@@ -388,7 +406,7 @@ def test_another_job_than_the_output_of_submit_is_refused(
 ) -> None:
     operator, arguments = operators()[task_id]
 
-    with pytest.raises(InputError, match=r"\Ajob: Expected the output of ") as error:
+    with pytest.raises(InputError, match=r"\ATask '\w+': job: Expected the output of ") as error:
         operator(**{**arguments, "job": job(tasks)})
     assert problem in str(error.value)
 
@@ -412,6 +430,139 @@ def test_a_reference_that_a_template_turned_into_text_is_read(text: str) -> None
     from airflow_provider_batch.worker.airflow_arguments import read_reference
 
     assert read_reference("job", text % repr(REFERENCE["estimate"])).job_uid == "j"
+
+
+# Mapped operators
+
+
+@pytest.mark.parametrize(
+    ("task_id", "changes", "mapped", "problem"),
+    [
+        ("submit", {"canary": "maybe"}, {"max_rows": [1, 2]}, "canary: Expected a whole number"),
+        ("submit", {"prompt": "row.body"}, {"max_rows": [1]}, "prompt: 'row.body' is plain text"),
+        ("submit", {"temperature": 0}, {"max_rows": [1]}, "BatchSubmitOperator has no argument 'temperature'"),
+        ("submit", {"output_schema": 5}, {"max_rows": [1]}, "output_schema: Expected a pydantic model"),
+        ("submit", {}, {"max_rows": [1, "many"]}, "max_rows: Expected a whole number of at least 0, got 'many'"),
+        ("submit", {}, {"temperature": [0, 1]}, "BatchSubmitOperator has no argument 'temperature'"),
+        ("submit", {"prompt": ...}, {"prompt": ["{{ row.id }}", "{row.id}"]}, "prompt: '{row.id}' is plain text"),
+        ("submit", {}, [{"max_rows": 1}, {"max_rows": "many"}], "max_rows: Expected a whole number"),
+        ("submit", {}, [{"max_row": 1}], "BatchSubmitOperator has no argument 'max_row'"),
+        ("wait", {"deadline": "soon"}, {"job": [REFERENCE]}, "deadline: Expected a duration"),
+        ("wait", {"soft_fail": True}, {"job": [REFERENCE]}, "soft_fail and never_fail are not supported"),
+        ("wait", {}, {"job": ["submit"]}, "job: Expected the output of BatchSubmitOperator"),
+        ("land", {"max_failure_rate": "5%"}, {"job": [REFERENCE]}, "max_failure_rate: Expected a number from 0 to 1"),
+        ("land", {"table": ...}, {"job": [REFERENCE], "table": ["a", 5]}, "table: Expected text"),
+    ],
+)
+def test_a_mapped_operator_is_checked_when_the_dag_is_parsed(
+    tasks: dict[str, Any], task_id: str, changes: dict[str, Any], mapped: Any, problem: str
+) -> None:
+    operator, arguments = operators()[task_id]
+    arguments = {"task_id": "m"} | {name: value for name, value in arguments.items() if name not in ("job", "task_id")}
+    arguments = {name: value for name, value in {**arguments, **changes}.items() if value is not ...}
+
+    def build() -> None:
+        partial: Any = operator.partial(**arguments)  # type: ignore[attr-defined]
+        partial.expand(**mapped) if isinstance(mapped, dict) else partial.expand_kwargs(mapped)
+
+    with pytest.raises(InputError) as error:
+        build()
+    assert str(error.value).startswith(f"Task 'm': {problem}")
+
+
+def test_a_mapped_operator_with_values_of_the_run_is_accepted(tasks: dict[str, Any]) -> None:
+    from airflow_provider_batch.operators.batch import BatchResultsOperator, BatchSubmitOperator
+
+    other = tasks["other"].output
+    BatchSubmitOperator.partial(**{**SUBMIT, "task_id": "a"}).expand(max_rows=other)
+    BatchSubmitOperator.partial(**{**SUBMIT, "task_id": "b"}).expand(carry=other)
+    BatchSubmitOperator.partial(task_id="c").expand_kwargs(other)
+    BatchResultsOperator.partial(task_id="d", table="t").expand(job=[REFERENCE], columns=other)
+    BatchResultsOperator.partial(task_id="e", table="t").expand(job=other)
+
+
+@pytest.mark.parametrize(
+    ("output", "problem"),
+    [
+        (lambda tasks: tasks["submit"].output, "the task 'submit' is not mapped, so its output is one job"),
+        (lambda tasks: _mapped_wait(tasks).output, "the task 'wait', which is not a BatchSubmitOperator"),
+    ],
+)
+def test_an_operator_mapped_over_another_output_than_that_of_a_mapped_submit_is_refused(
+    tasks: dict[str, Any], output: Callable[[dict[str, Any]], Any], problem: str
+) -> None:
+    from airflow_provider_batch.operators.batch import BatchResultsOperator
+
+    with pytest.raises(InputError, match=problem):
+        BatchResultsOperator.partial(task_id="land", table="t").expand(job=output(tasks))
+
+
+def _mapped_wait(tasks: dict[str, Any]) -> Any:
+    from airflow_provider_batch.sensors.batch import BatchSensor
+
+    return BatchSensor.partial(task_id="wait").expand(job=tasks["mapped"].output)
+
+
+def _map_landing(tasks: dict[str, Any], *, after: Any = None, **arguments: Any) -> None:
+    from airflow_provider_batch.operators.batch import BatchResultsOperator
+
+    landing = BatchResultsOperator.partial(task_id="land", table="t", **arguments).expand(job=tasks["mapped"].output)
+    if after is not None:
+        after >> landing
+    landing.dag.resolve_template_files()
+
+
+def test_a_mapped_landing_without_a_wait_is_refused_when_the_dag_is_parsed(tasks: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="no BatchSensor waits for the job"):
+        _map_landing(tasks)
+
+
+def test_a_mapped_landing_after_a_mapped_wait_is_accepted(tasks: dict[str, Any]) -> None:
+    _map_landing(tasks, after=_mapped_wait(tasks))
+
+
+def test_a_mapped_landing_of_what_exists_needs_no_wait(tasks: dict[str, Any]) -> None:
+    _map_landing(tasks, partial=True)
+
+
+def test_columns_of_a_mapped_landing_must_be_in_the_schema_of_its_job(tasks: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="Task 'land': columns= names score, but the job has no output_schema"):
+        _map_landing(tasks, columns=["score"])
+
+
+@pytest.mark.parametrize(
+    ("mapped", "problem"),
+    [
+        ({"canary": [1, "maybe"]}, "Task 'batch_job.submit': canary: Expected a whole number"),
+        ({"deadline": ["1h", "soon"]}, "Task 'batch_job.wait': deadline: Expected a duration"),
+        ({"table": ["a", 5]}, "Task 'batch_job.land': table: Expected text"),
+        ({"prompt": ["{{ row.id }}", "row.id"]}, "Task 'batch_job.submit': prompt: 'row.id' is plain text"),
+    ],
+)
+def test_the_values_that_batch_job_is_mapped_to_are_checked(
+    tasks: dict[str, Any], mapped: dict[str, Any], problem: str
+) -> None:
+    from airflow_provider_batch.task_groups import batch_job
+
+    arguments = {**SUBMIT, "table": "t", "history": True}
+    arguments = {name: value for name, value in arguments.items() if name not in ("task_id", *mapped)}
+
+    factory = batch_job.partial(**arguments)
+    factory._task_group_created = True  # otherwise it warns that its group was never mapped
+    with pytest.raises(InputError) as error:
+        factory.expand(**mapped)
+    assert str(error.value).startswith(problem)
+
+
+def test_arguments_from_default_args_are_checked_too() -> None:
+    from airflow.sdk import DAG
+
+    from airflow_provider_batch.sensors.batch import BatchSensor
+
+    with DAG("defaults", schedule=None, default_args={"soft_fail": True, "deadline": "30h"}):
+        with pytest.raises(InputError, match="soft_fail and never_fail are not supported"):
+            BatchSensor(task_id="wait", job=REFERENCE)
+        assert BatchSensor(task_id="other", job=REFERENCE, soft_fail=False).deadline == "30h"
 
 
 # Between submit and land
@@ -438,6 +589,14 @@ def test_landing_after_a_wait_for_another_job_is_refused(tasks: dict[str, Any]) 
     second = BatchSubmitOperator(**{**SUBMIT, "task_id": "second"})
     with pytest.raises(InputError, match="no BatchSensor waits for the job"):
         order(tasks, waits_for=second.output)
+
+
+def test_landing_the_job_in_a_template_needs_a_wait_too(tasks: dict[str, Any]) -> None:
+    from airflow_provider_batch.operators.batch import BatchResultsOperator
+
+    landing = BatchResultsOperator(task_id="land", table="t", job="{{ ti.xcom_pull(task_ids='submit') }}")
+    with pytest.raises(InputError, match="no BatchSensor waits for the job"):
+        landing.dag.resolve_template_files()  # type: ignore[no-untyped-call]  # Airflow has no types here
 
 
 def test_landing_after_a_wait_or_with_partial_is_accepted(tasks: dict[str, Any]) -> None:

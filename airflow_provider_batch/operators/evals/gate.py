@@ -14,8 +14,8 @@ from airflow_provider_batch.evals.tables import gate_sql
 from airflow_provider_batch.operators.evals.arguments import FAIL, WARN, check_fields, parse_fields
 from airflow_provider_batch.warehouse.connect import sql_hook
 from airflow_provider_batch.warehouse.read import read_rows
-from airflow_provider_batch.worker.airflow_arguments import refuse_unknown
 from airflow_provider_batch.worker.airflow_errors import airflow_failures
+from airflow_provider_batch.worker.checked_arguments import CheckedMapping, check_arguments
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _MAX_NAMES = 10
 
 
-class EvalGateOperator(BaseOperator):
+class EvalGateOperator(CheckedMapping, BaseOperator):
     """Check a graded run with `gate_sql`, and fail or skip if a model got worse or too many answers are missing.
 
     The message names the model, the size of the regression and the cases. A model without history passes.
@@ -46,6 +46,7 @@ class EvalGateOperator(BaseOperator):
     template_fields: Sequence[str] = ("run", "action", "prefix", "warehouse_conn_id")
     ui_color = "#e8e4f3"
 
+    @check_arguments
     def __init__(
         self,
         *,
@@ -56,7 +57,6 @@ class EvalGateOperator(BaseOperator):
         warehouse_conn_id: str = "warehouse",
         **kwargs: Any,
     ) -> None:
-        refuse_unknown(self, kwargs)
         super().__init__(**kwargs)
         self.run = run
         self.action = action

@@ -20,8 +20,8 @@ from airflow_provider_batch.evals.summary import Summary, summaries
 from airflow_provider_batch.evals.tables import ALL_CASES
 from airflow_provider_batch.operators.evals.arguments import check_fields, parse_fields
 from airflow_provider_batch.warehouse.connect import sql_hook
-from airflow_provider_batch.worker.airflow_arguments import refuse_unknown
 from airflow_provider_batch.worker.airflow_errors import airflow_failures
+from airflow_provider_batch.worker.checked_arguments import CheckedMapping, check_arguments
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -33,7 +33,7 @@ CASES_SQL = "SELECT case_id, input, expected, grader, tags FROM eval_cases"
 MAX_NAMES = 20
 
 
-class EvalCasesOperator(BaseOperator):
+class EvalCasesOperator(CheckedMapping, BaseOperator):
     """Check the cases of an eval before anything is sent.
 
     Returns a dict with `cases` (number of cases), `judged` (number of cases with the grader `judge`) and `tags` (number
@@ -49,8 +49,8 @@ class EvalCasesOperator(BaseOperator):
     template_fields_renderers = {"cases_sql": "sql"}  # noqa: RUF012 - Airflow's own declaration is the same
     ui_color = "#e8e4f3"
 
+    @check_arguments
     def __init__(self, *, cases_sql: str = CASES_SQL, warehouse_conn_id: str = "warehouse", **kwargs: Any) -> None:
-        refuse_unknown(self, kwargs)
         super().__init__(**kwargs)
         self.cases_sql = cases_sql
         self.warehouse_conn_id = warehouse_conn_id
@@ -68,7 +68,7 @@ class EvalCasesOperator(BaseOperator):
         return {"cases": len(cases), "judged": judge_count, "tags": count_tags(cases)}
 
 
-class EvalGradeOperator(BaseOperator):
+class EvalGradeOperator(CheckedMapping, BaseOperator):
     """Grade the answers of a run, sum up the grades, and compare them with the accepted runs before it.
 
     The operator only reads and writes tables, and it sends nothing to a model. You can therefore grade any earlier run
@@ -117,6 +117,7 @@ class EvalGradeOperator(BaseOperator):
     template_fields_renderers = {"cases_sql": "sql"}  # noqa: RUF012 - Airflow's own declaration is the same
     ui_color = "#e8e4f3"
 
+    @check_arguments
     def __init__(
         self,
         *,
@@ -131,7 +132,6 @@ class EvalGradeOperator(BaseOperator):
         warehouse_conn_id: str = "warehouse",
         **kwargs: Any,
     ) -> None:
-        refuse_unknown(self, kwargs)
         super().__init__(**kwargs)
         self.cases_sql = cases_sql
         self.answers = answers
@@ -240,7 +240,7 @@ class EvalGradeOperator(BaseOperator):
         )
 
 
-class EvalAcceptOperator(BaseOperator):
+class EvalAcceptOperator(CheckedMapping, BaseOperator):
     """Accept a graded run, so that later runs are compared with it. Returns the names of the accepted models.
 
     Put it downstream of the gate. To accept a run by hand, use
@@ -257,6 +257,7 @@ class EvalAcceptOperator(BaseOperator):
     template_fields: Sequence[str] = ("run", "variants", "note", "prefix", "warehouse_conn_id")
     ui_color = "#e8e4f3"
 
+    @check_arguments
     def __init__(
         self,
         *,
@@ -267,7 +268,6 @@ class EvalAcceptOperator(BaseOperator):
         warehouse_conn_id: str = "warehouse",
         **kwargs: Any,
     ) -> None:
-        refuse_unknown(self, kwargs)
         super().__init__(**kwargs)
         self.run = run
         self.variants: Any = variants

@@ -15,14 +15,14 @@ from airflow_provider_batch.operators.evals.arguments import check_fields, parse
 from airflow_provider_batch.operators.evals.grade import CASES_SQL
 from airflow_provider_batch.operators.results import BatchResultsOperator
 from airflow_provider_batch.warehouse.connect import sql_hook
-from airflow_provider_batch.worker.airflow_arguments import refuse_unknown
 from airflow_provider_batch.worker.airflow_errors import airflow_failures
+from airflow_provider_batch.worker.checked_arguments import CheckedMapping, check_arguments
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-class EvalReportOperator(BaseOperator):
+class EvalReportOperator(CheckedMapping, BaseOperator):
     """Write a report about a graded run and its history as one HTML file.
 
     Returns a dict with `report` (the address of the file in staging), `link` (the page in the Airflow UI) and `bytes`
@@ -59,6 +59,7 @@ class EvalReportOperator(BaseOperator):
     ui_color = "#e8e4f3"
     operator_extra_links = (EvalReportLink(),)
 
+    @check_arguments
     def __init__(
         self,
         *,
@@ -71,7 +72,6 @@ class EvalReportOperator(BaseOperator):
         warehouse_conn_id: str = "warehouse",
         **kwargs: Any,
     ) -> None:
-        refuse_unknown(self, kwargs)
         super().__init__(**kwargs)
         self.run = run
         self.title = title
