@@ -110,7 +110,6 @@ def _approve(submit: BatchSubmitOperator, arguments: Mapping[str, Any]) -> BaseO
 
     approval: BaseOperator = JobApprovalOperator(
         task_id="approve",
-        subject="Send the other requests, and pay for them?",
         body=XComArg(submit, key="preview_text"),
         job=submit.output,
         above_usd=arguments["approve_above_usd"],

@@ -30,7 +30,9 @@ ENDPOINTS = {
     "/v1/moderations": "Moderations: is the prompt harmful?",
     "/v1/completions": "Completions: old models without chat",
 }
-ROWS, REQUEST, ANSWERS, COST = "1 · Rows", "2 · Request", "3 · Answers", "4 · Cost"
+# Airflow opens the section with the name "Run Parameters", and only that one.
+ROWS, REQUEST, ANSWERS, COST = "Run Parameters", "Request", "Answers", "Cost"
+MAX_ROWS, MODEL, TABLE, CEILING_USD, APPROVAL_USD = 20, "gpt-5-mini", "on_demand_answers", 1.0, 0.5
 
 with DAG(
     "batch_on_demand",
@@ -40,6 +42,16 @@ with DAG(
     default_args={"retries": 3},
     tags=["batch", "example"],
     params={
+        "preview_only": Param(
+            False,
+            type="boolean",
+            title="Preview only",
+            section=ROWS,
+            description_md=f"**Off:** sends up to {MAX_ROWS} rows to {MODEL} and writes the answers to {TABLE}. A "
+            f"person has to approve a run that may cost more than ${APPROVAL_USD:.2f}, and no run costs more than "
+            f"${CEILING_USD:.2f}. All of this can be changed below. **On:** shows the first requests and the estimate. "
+            "Nothing is sent or billed.",
+        ),
         "warehouse_conn_id": Param(
             "warehouse",
             type="string",
@@ -69,7 +81,7 @@ with DAG(
             "several, such as **{{ row.country }}-{{ row.number }}**. The answers table has this key.",
         ),
         "max_rows": Param(
-            20,
+            MAX_ROWS,
             type=["integer", "null"],
             title="Maximum rows",
             minimum=1,
@@ -78,7 +90,7 @@ with DAG(
             description_md="Only the first rows of the query are sent, up to this number. Empty: all rows.",
         ),
         "model": Param(
-            "gpt-5-mini",
+            MODEL,
             type="string",
             title="Model",
             pattern=r"^\S+$",
@@ -121,7 +133,7 @@ with DAG(
             description_md="A JSON Schema for the answers. With {}, answers are free text.",
         ),
         "table": Param(
-            "on_demand_answers",
+            TABLE,
             type="string",
             title="Table",
             pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*){0,2}$",
@@ -132,7 +144,7 @@ with DAG(
             "use another table.",
         ),
         "max_cost_usd": Param(
-            1.0,
+            CEILING_USD,
             type=["number", "null"],
             title="Ceiling (US dollars)",
             minimum=0,
@@ -143,7 +155,7 @@ with DAG(
             "models without a known price.",
         ),
         "approve_above_usd": Param(
-            0.5,
+            APPROVAL_USD,
             type="number",
             title="Approval above (US dollars)",
             minimum=0,
@@ -152,13 +164,6 @@ with DAG(
             description_md="If the high estimate is above this amount, or the price is unknown, a person sees the "
             "answers to a few requests and has to approve before the others are sent. 0: every run with a cost "
             "needs approval.",
-        ),
-        "preview_only": Param(
-            False,
-            type="boolean",
-            title="Preview only",
-            section=COST,
-            description_md="Stop after showing the first requests and the estimate. Nothing is sent or billed.",
         ),
     },
 ) as dag:

@@ -10,7 +10,8 @@ from airflow.providers.common.compat.sdk import AirflowSkipException
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 
 from airflow_provider_batch.core.arguments import check_templated, parse_number, parse_templated
-from airflow_provider_batch.core.formatting import format_usd
+from airflow_provider_batch.core.formatting import format_count, format_usd, format_usd_range
+from airflow_provider_batch.core.ledger.job import Reference
 from airflow_provider_batch.worker.airflow_arguments import read_reference
 from airflow_provider_batch.worker.airflow_errors import airflow_failures
 
@@ -27,14 +28,16 @@ class JobApprovalOperator(ApprovalOperator):
 
     A job whose requests are all in its canary needs no approval, because nothing is left to pay for.
 
+    :param subject: the question to the person. Default: how many requests are left, and what the job may cost.
     :param job: the reference that submit returned.
     :param above_usd: amount in US dollars up to which no approval is necessary.
     """
 
     template_fields: Sequence[str] = (*ApprovalOperator.template_fields, "job", "above_usd")
 
-    def __init__(self, *, job: Any, above_usd: float | str, **kwargs: Any) -> None:
-        kwargs = {"defaults": ApprovalOperator.REJECT, "response_timeout": DEFAULT_TIMEOUT, **kwargs}
+    def __init__(self, *, job: Any, above_usd: float | str, subject: str = "", **kwargs: Any) -> None:
+        defaults = {"defaults": ApprovalOperator.REJECT, "response_timeout": DEFAULT_TIMEOUT}
+        kwargs = {**defaults, "subject": subject, **kwargs}
         super().__init__(**kwargs)
         self.job = job
         self.above_usd: Any = above_usd
@@ -61,4 +64,12 @@ class JobApprovalOperator(ApprovalOperator):
                 format_usd(limit),
             )
             return None
+        self.subject = self.subject or _question(reference)
         return super().execute(context)
+
+
+def _question(reference: Reference) -> str:
+    others = format_count(reference.sent - reference.canary_requests, "request")
+    estimate = reference.estimate
+    cost = format_usd_range(estimate.low_usd, estimate.high_usd, estimate.likely_usd)
+    return f"Send the other {others}? Estimated cost of the whole job: {cost}"

@@ -7,7 +7,7 @@ landing tasks are in the same DAG as submit, so submit can prepare their tables 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
@@ -39,9 +39,7 @@ def check_landings(submit: BaseOperator, context: Any, folder: Folder, manifest:
     :raises InputError: if an argument of a task is wrong, or the job cannot fill its columns. The message names it.
     """
     dimensions = set()
-    for task in submit.dag.tasks if submit.has_dag() else []:  # type: ignore[no-untyped-call]
-        if not isinstance(task, BatchResultsOperator) or not _uses(task.job, submit.task_id):
-            continue
+    for task in _landings(submit):
         arguments = (task.warehouse_conn_id, task.table, task.key)
         if _comes_from_a_task(arguments):
             continue
@@ -62,6 +60,12 @@ def check_landings(submit: BaseOperator, context: Any, folder: Folder, manifest:
     return sorted(dimensions)
 
 
+def landing_tables(submit: BaseOperator, context: Any) -> list[str]:
+    """Return the names of the tables in which the job of `submit` lands, except those that only another task knows."""
+    tables = [task.table for task in _landings(submit) if task.table and not _comes_from_a_task(task.table)]
+    return [str(submit.render_template(table, context)) for table in tables]
+
+
 def check_waits(submit: BaseOperator, context: Any) -> None:
     """Check the deadline of every task in the DAG that waits for the job of `submit`, once it is rendered.
 
@@ -79,6 +83,13 @@ def check_waits(submit: BaseOperator, context: Any) -> None:
             parse_deadline("deadline", submit.render_template(task.deadline, context))
         except (InputError, TemplateError) as error:
             raise InputError(f"Task {task.task_id!r} cannot wait for this job: {error} Nothing was sent.") from error
+
+
+def _landings(submit: BaseOperator) -> Iterator[BatchResultsOperator]:
+    """Yield the tasks of the DAG that land the job of `submit`, without mapped ones."""
+    for task in submit.dag.tasks if submit.has_dag() else []:  # type: ignore[no-untyped-call]
+        if isinstance(task, BatchResultsOperator) and _uses(task.job, submit.task_id):
+            yield task
 
 
 def _comes_from_a_task(value: Any) -> bool:

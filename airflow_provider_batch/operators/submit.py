@@ -56,7 +56,7 @@ from airflow_provider_batch.core.schema.author_schema import author_schema, stri
 from airflow_provider_batch.exceptions import InputError, JobHeldError
 from airflow_provider_batch.hooks.batch import BatchHook
 from airflow_provider_batch.links.batch import BatchJobLink
-from airflow_provider_batch.operators.landings import check_landings, check_waits
+from airflow_provider_batch.operators.landings import check_landings, check_waits, landing_tables
 from airflow_provider_batch.staging.layout import check_budgets_reachable, check_reachable, job_folder, staging_root
 from airflow_provider_batch.staging.local import LocalFolder
 from airflow_provider_batch.warehouse.connect import sql_hook
@@ -534,7 +534,8 @@ class BatchSubmitOperator(CheckedMapping, BaseOperator):
         for request in build.sample:
             self.log.info("Would send %s: %s", request["custom_id"], msgspec.json.encode(request["body"]).decode())
         self.log.info("This was a preview: nothing was sealed, uploaded or billed.")
-        text = render_preview(build.manifest, build.sample)
+        tables = landing_tables(self, context)
+        text = render_preview(build.manifest, build.sample, sql=self.sql, tables=tables)
         self._push_preview(context, build.sample, text)
         return preview_reference(build.manifest)
 
@@ -545,6 +546,8 @@ class BatchSubmitOperator(CheckedMapping, BaseOperator):
             ledger.manifest,
             requests,
             reference.estimate,
+            sql=self.sql,
+            tables=landing_tables(self, context),
             canary_outcomes=reference.canary_outcomes,
             canary_cost_usd=reference.canary_cost_usd,
             has_sent_others=any(shard.submissions for shard in state.shards.values() if shard not in canaries),

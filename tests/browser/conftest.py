@@ -85,7 +85,7 @@ class Ui:
 
     def open_section(self, title: str) -> None:
         """Open a section of the form. This closes the previous one."""
-        self.page.get_by_role("button", name=title).click()
+        self.page.get_by_role("button", name=title, exact=True).click()
 
     def field(self, name: str) -> Locator:
         """Return the input element of a field."""

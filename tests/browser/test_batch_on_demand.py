@@ -31,9 +31,12 @@ def count_runs(ui: Ui) -> int:
 def test_the_form_refuses_malformed_values(ui: Ui) -> None:
     runs_before = count_runs(ui)
     form = ui.open_form(DAG)
-    for section in ("1 · Rows", "2 · Request", "4 · Cost", "3 · Answers"):
+    assert "no run costs more than $1.00" in form.inner_text()
+    assert ui.field("sql").is_visible()  # the first section is open
+    ui.screenshot("Run-Parameters")
+    for section in ("Request", "Cost", "Answers"):
         ui.open_section(section)
-        ui.screenshot(section.split(" · ")[1].replace(" ", "-"))
+        ui.screenshot(section)
 
     ui.field("table").fill("answers; DROP TABLE tickets")
     ui.press_trigger(form)
@@ -44,7 +47,7 @@ def test_the_form_refuses_malformed_values(ui: Ui) -> None:
     ui.screenshot("refused-table")
 
     ui.field("table").fill("answers")
-    ui.open_section("2 · Request")
+    ui.open_section("Request")
     ui.field("prompt").fill("")
     ui.screenshot("missing-prompt")
     assert form.get_by_role("button", name="Trigger").last.is_disabled()
@@ -63,14 +66,13 @@ def test_the_form_refuses_malformed_values(ui: Ui) -> None:
 
 def test_the_rows_land_after_a_person_fills_in_the_form_and_approves_the_preview(ui: Ui) -> None:
     form = ui.open_form(DAG)
-    ui.open_section("1 · Rows")
     ui.field("sql").fill(SQL)
     ui.field("max_rows").fill("4")
-    ui.open_section("2 · Request")
+    ui.open_section("Request")
     ui.field("prompt").fill("Title: {{ row.title }}\n\n{{ row.body }}")
-    ui.open_section("3 · Answers")
+    ui.open_section("Answers")
     ui.field("table").fill("approved_answers")
-    ui.open_section("4 · Cost")
+    ui.open_section("Cost")
     ui.field("approve_above_usd").fill("0")
     ui.screenshot("filled")
     ui.press_trigger(form)
@@ -91,9 +93,12 @@ def test_the_rows_land_after_a_person_fills_in_the_form_and_approves_the_preview
     approve.wait_for()
     ui.screenshot("approval")
     body = ui.page.locator("body").inner_text()
-    assert "4 requests in 2 shards" in body
+    assert "Requests: 4 in 2 shards" in body
     amount = r"(less than )?\$0\.\d{2,4}"
-    assert re.search(rf"Estimated cost: {amount} to {amount}, most likely {amount}, ceiling \$1\.00", body)
+    assert re.search(rf"Cost: {amount} to {amount}, most likely {amount}, ceiling \$1\.00", body)
+    assert "Table: approved_answers" in body
+    assert "Send the other 2 requests? Estimated cost of the whole job: " in body
+    assert body.index("Answer to ") < body.index("SQL:") < body.index("The requests in full")
     assert "Title: ```\n" in body
     assert "# Free of charge" in body
     assert ui.page.get_by_role("heading", name="Free of charge").count() == 0
@@ -115,9 +120,9 @@ def test_the_rows_land_after_a_person_fills_in_the_form_and_approves_the_preview
 def test_nothing_is_uploaded_if_a_person_rejects_the_answers_of_the_canary(ui: Ui) -> None:
     paid_before = ui.demo.count_calls()
     form = ui.open_form(DAG)
-    ui.open_section("3 · Answers")
+    ui.open_section("Answers")
     ui.field("table").fill("refused_answers")
-    ui.open_section("4 · Cost")
+    ui.open_section("Cost")
     ui.field("approve_above_usd").fill("0")
     ui.press_trigger(form)
     run_id = ui.wait_for_run_id()

@@ -1,4 +1,4 @@
-"""The preview of a job as Markdown: its size, its estimated cost, its first requests, and the answers to them.
+"""The preview of a job as Markdown: its cost and size, two answers, the SQL, and the first requests in full.
 
 A person reads it before approving the job. Prompts, rows and answers are untrusted text, and a browser renders the
 Markdown. They are therefore fenced by more backticks than they contain, and characters that could change how a line
@@ -23,6 +23,11 @@ from airflow_provider_batch.core.schema.author_schema import schema_changes
 #: maximum number of characters shown of one text, and of one request
 MAX_TEXT_CHARACTERS = 2_000
 MAX_REQUEST_CHARACTERS = 8_000
+#: maximum number of characters of an answer that is shown for the decision
+MAX_SHORT_CHARACTERS = 400
+#: maximum number of lines of SQL that are shown for the decision, and of models
+MAX_SQL_LINES = 12
+MAX_MODELS = 10
 #: maximum number of items shown of one list
 MAX_ITEMS = 50
 #: characters per line; longer lines are wrapped, because a code block does not wrap them
@@ -34,60 +39,107 @@ def render_preview(
     sample: Sequence[Mapping[str, Any]],
     estimate: Estimate | None = None,
     *,
+    sql: str | None = None,
+    tables: Sequence[str] = (),
     canary_outcomes: Mapping[str, int] = MappingProxyType({}),
     canary_cost_usd: float | None = None,
     has_sent_others: bool = False,
 ) -> str:
-    """Return the preview of a job as Markdown.
+    """Return the preview of a job as Markdown: first what a decision needs, then the requests in full.
+
+    Airflow's pages drop HTML, so nothing can be folded.
 
     :param sample: a few requests, as `{"custom_id": …, "body": …}`, with an `answer` if the canary sent them.
     :param estimate: as measured by the canary. Default: the one of the manifest.
+    :param sql: the query, if the rows come from one.
+    :param tables: tables in which the answers land, as far as they are known.
     :param canary_outcomes: number of all requests of the canary by outcome; empty if none was sent.
     :param canary_cost_usd: what these cost, or None if that is unknown.
     :param has_sent_others: whether other requests were sent as well, because a person cleared a job that had sent them.
     """
-    models = sorted({shard.model for shard in manifest.shards})
-    shards = len(manifest.shards)
-    estimate = estimate or manifest.estimate
-    lines = [
-        f"**{format_count(manifest.sent, 'request')}** in {format_count(shards, 'shard')} "
-        f"({'input file' if shards == 1 else 'input files'}) to {_code(manifest.endpoint)}"
-        + (f", model {', '.join(map(_code, models[:10]))}" if models else ""),
-        "",
-        f"- **Estimated cost: {_describe_cost(estimate)}**, {_describe_ceiling(manifest.max_cost_usd)}",
-        f"- About {estimate.input_tokens:,} input tokens and "
-        f"{estimate.output_tokens_low:,} to {estimate.output_tokens_high:,} output tokens",
-    ]
+    lines = _describe_job(manifest, estimate or manifest.estimate, tables)
     if canary_outcomes:
-        answers = sum(canary_outcomes.values())
-        lines.append(
-            f"- {format_count(answers, 'request was', 'requests were')} sent already, to see what comes back: "
-            f"{', '.join(f'{count:,} {outcome}' for outcome, count in canary_outcomes.items())}. "
-            f"That cost {_describe_amount(canary_cost_usd)}, which is part of the estimate"
-            + (
-                f". {format_count(len(sample), 'of them is', 'of them are')} shown below"
-                if len(sample) < answers
-                else ""
-            )
-        )
+        lines.append(_describe_canary(canary_outcomes, canary_cost_usd, len(sample)))
     if has_sent_others:
         lines.append("- Other requests of this job were sent before it was cleared")
     elif canary_outcomes:
         lines.append("- Nothing else has been sent")
+    for request in _telling_answers(sample):
+        lines += _describe_short_answer(request)
+    details = _describe_requests(sample)
+    if sql:
+        start = "\n".join(sql.strip().split("\n")[:MAX_SQL_LINES])[:MAX_TEXT_CHARACTERS]
+        lines += ["", "SQL:", "", to_code_block(_cut(sql.strip(), len(start)), "sql")]
+        if start != sql.strip():
+            details += ["", "The whole SQL:", "", to_code_block(_cut(sql.strip(), MAX_REQUEST_CHARACTERS), "sql")]
+    details += _describe_changes(manifest)
+    buttons = " (the buttons are at the end of the page)" if canary_outcomes else ""
+    return (
+        "\n".join([*lines, *(["", "---", "", f"**The requests in full**{buttons}", *details] if details else [])])
+        + "\n"
+    )
+
+
+def _describe_job(manifest: Manifest, estimate: Estimate, tables: Sequence[str]) -> list[str]:
+    models = sorted({shard.model for shard in manifest.shards})
+    shards = len(manifest.shards)
+    rows = f"- **Rows: {manifest.requests:,}**"
     if manifest.requests != manifest.sent:
-        lines.append(
-            f"- {format_count(manifest.requests, 'row')}, of which {manifest.duplicates:,} duplicate another row and "
-            f"{manifest.reused:,} reuse the answer of an earlier job"
+        rows += (
+            f", of which {manifest.duplicates:,} duplicate another row and {manifest.reused:,} reuse the answer of an "
+            "earlier job"
         )
     if manifest.has_more_rows:
-        lines.append("- The query returns more rows, which will not be sent")
-    changes = schema_changes(manifest.author_schema) if manifest.author_schema is not None else []
-    if changes:
-        lines += ["- Changed in the output_schema, so that the provider accepts it:"]
-        lines += [f"  - {_code(change)}" for change in changes[:MAX_ITEMS]]
-        if len(changes) > MAX_ITEMS:
-            lines.append(f"  - … cut: {len(changes):,} changes")
+        rows += ". The query returns more rows, which will not be sent"
+    lines = [
+        f"- **Cost: {_describe_cost(estimate)}**, {_describe_ceiling(manifest.max_cost_usd, estimate)}",
+        rows,
+        f"- **Requests: {manifest.sent:,}** in {format_count(shards, 'shard')} "
+        f"({'input file' if shards == 1 else 'input files'}), with about {estimate.input_tokens:,} input tokens and "
+        f"{estimate.output_tokens_low:,} to {estimate.output_tokens_high:,} output tokens",
+    ]
+    if models:
+        more = f" and {len(models) - MAX_MODELS:,} more" if len(models) > MAX_MODELS else ""
+        title = "Model" if len(models) == 1 else "Models"
+        lines.append(f"- **{title}:** {', '.join(map(_code, models[:MAX_MODELS]))}{more}")
+    lines.append(f"- **Endpoint:** {_code(manifest.endpoint)}")
+    if tables:
+        lines.append(f"- **{'Table' if len(tables) == 1 else 'Tables'}:** {', '.join(map(_code, tables))}")
+    return lines
+
+
+def _describe_canary(outcomes: Mapping[str, int], cost_usd: float | None, shown: int) -> str:
+    answers = sum(outcomes.values())
+    below = f". {format_count(shown, 'of them is', 'of them are')} shown below" if shown < answers else ""
+    return (
+        f"- {format_count(answers, 'request was', 'requests were')} sent already, to see what comes back: "
+        f"{', '.join(f'{count:,} {outcome}' for outcome, count in outcomes.items())}. "
+        f"That cost {_describe_amount(cost_usd)}, which is part of the estimate{below}"
+    )
+
+
+def _telling_answers(sample: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return two requests with an answer, if possible with different outcomes."""
+    answered = [request for request in sample if "answer" in request]
+    if not answered:
+        return []
+    first, *others = answered
+    others.sort(key=lambda request: request["answer"]["outcome"] == first["answer"]["outcome"])
+    return [first, *others[:1]]
+
+
+def _describe_short_answer(request: Mapping[str, Any]) -> list[str]:
+    answer = request["answer"]
+    text = answer["message"] or answer["text"] or ""
+    lines = ["", f"Answer to {_code(str(request['custom_id']))}: **{answer['outcome']}**"]
+    if text:
+        lines += ["", to_code_block(_shorten(_cut(text, MAX_SHORT_CHARACTERS)))]
+    return lines
+
+
+def _describe_requests(sample: Sequence[Mapping[str, Any]]) -> list[str]:
     common = _common_items([request["body"] for request in sample])
+    lines: list[str] = []
     for number, request in enumerate(sample, start=1):
         specific = {key: value for key, value in request["body"].items() if key not in common}
         lines += [
@@ -100,7 +152,20 @@ def render_preview(
             lines += _describe_answer(request["answer"])
     if common:
         lines += ["", "Common to all of these requests:", "", to_code_block(_format_body(common))]
-    return "\n".join(lines) + "\n"
+    return lines
+
+
+def _describe_changes(manifest: Manifest) -> list[str]:
+    changes = schema_changes(manifest.author_schema) if manifest.author_schema is not None else []
+    if not changes:
+        return []
+    lines = ["", "Changed in the output_schema, so that the provider accepts it:", ""]
+    lines += [f"- {_code(change)}" for change in changes[:MAX_ITEMS]]
+    return [*lines, f"- … cut: {len(changes):,} changes"] if len(changes) > MAX_ITEMS else lines
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}\n… cut: {len(text):,} characters"
 
 
 def _common_items(bodies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -138,16 +203,19 @@ def _describe_cost(estimate: Estimate) -> str:
     return format_usd_range(estimate.low_usd, estimate.high_usd, estimate.likely_usd) + note
 
 
-def _describe_ceiling(ceiling: float | None) -> str:
-    return "no ceiling" if ceiling is None else f"ceiling {format_usd(ceiling)}"
+def _describe_ceiling(ceiling: float | None, estimate: Estimate) -> str:
+    if ceiling is None:
+        return "no ceiling"
+    exceeds = estimate.high_usd is not None and estimate.high_usd > ceiling
+    return f"ceiling {format_usd(ceiling)}" + (". Requests that would exceed it are not sent" if exceeds else "")
 
 
-def to_code_block(text: str) -> str:
+def to_code_block(text: str, language: str = "text") -> str:
     """Return the text as a Markdown code block that it cannot break out of."""
     content = _escape_invisible(text)
     fence = "`" * max(3, _longest_run(content) + 1)
     # Airflow's pages show a block without a language as inline code and lose its line breaks (seen with 3.3.2)
-    return f"{fence}text\n{content}\n{fence}"
+    return f"{fence}{language}\n{content}\n{fence}"
 
 
 def _code(text: str) -> str:
@@ -174,9 +242,7 @@ def _escape_invisible(text: str) -> str:
 
 def _format_body(body: Any) -> str:
     text: str = yaml.dump(_shorten(body), Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=10**6).rstrip("\n")
-    if len(text) <= MAX_REQUEST_CHARACTERS:
-        return text
-    return f"{text[:MAX_REQUEST_CHARACTERS]}\n… cut: {len(text):,} characters"
+    return _cut(text, MAX_REQUEST_CHARACTERS)
 
 
 def _shorten(value: Any) -> Any:

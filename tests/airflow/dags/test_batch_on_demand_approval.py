@@ -48,8 +48,14 @@ def test_the_approval_shows_the_estimate_and_the_first_answers_and_then_the_rows
     details = await_approval_request(run)
 
     calls_before = demo.count_calls()
-    assert details["body"].startswith("**5 requests** in 2 shards")
-    assert "**, ceiling $1.00" in details["body"]
+    assert details["subject"].startswith("Send the other 3 requests? Estimated cost of the whole job: ")
+    decision = details["body"].partition("\n---\n")[0]
+    assert decision.startswith("- **Cost: ")
+    assert "**, ceiling $1.00" in decision
+    assert "- **Requests: 5** in 2 shards" in decision
+    assert "- **Table:** ` approved `" in decision
+    assert sql in decision
+    assert decision.count("\nAnswer to ` ") == 2
     assert "The query returns more rows, which will not be sent" in details["body"]
     assert "````text\n" in details["body"]
     assert "2 requests were sent already, to see what comes back: 2 succeeded. That cost " in details["body"]

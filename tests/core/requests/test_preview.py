@@ -43,12 +43,61 @@ def chat(custom_id: str, text: str) -> dict[str, Any]:
 
 
 def test_it_shows_the_number_of_requests_their_cost_and_the_ceiling() -> None:
-    markdown = render_preview(manifest(has_more_rows=True), [])
+    assert render_preview(manifest(has_more_rows=True, requests=1_205, duplicates=3, reused=2), []).splitlines() == [
+        "- **Cost: $0.0234 to $2.50**, ceiling $5.00",
+        "- **Rows: 1,205**, of which 3 duplicate another row and 2 reuse the answer of an earlier job. The query "
+        "returns more rows, which will not be sent",
+        "- **Requests: 1,200** in 1 shard (input file), with about 90,000 input tokens and 12,000 to 1,200,000 output "
+        "tokens",
+        "- **Model:** ` gpt-5-mini `",
+        "- **Endpoint:** ` /v1/chat/completions `",
+    ]
 
-    assert "**1,200 requests**" in markdown
-    assert "**Estimated cost: $0.0234 to $2.50**, ceiling $5.00" in markdown
-    assert "About 90,000 input tokens and 12,000 to 1,200,000 output tokens" in markdown
-    assert "The query returns more rows, which will not be sent" in markdown
+
+def test_it_says_that_requests_beyond_the_ceiling_are_not_sent_if_the_job_may_exceed_it() -> None:
+    assert "ceiling $1.00. Requests that would exceed it are not sent\n" in render_preview(manifest(max_cost_usd=1), [])
+
+
+def test_the_decision_comes_before_the_requests_in_full() -> None:
+    sample = [answered(name, f"Text of {name}") for name in ("a", "b", "c")]
+    sample[2]["answer"] |= {"outcome": "invalid", "text": None, "message": "No such category."}
+
+    decision, _, details = render_preview(
+        manifest(), sample, sql="SELECT id\nFROM tickets", tables=["answers"], canary_outcomes={"succeeded": 2}
+    ).partition("\n---\n")
+
+    assert "- **Table:** ` answers `" in decision
+    assert "SQL:\n\n```sql\nSELECT id\nFROM tickets\n```" in decision
+    # two answers, which differ if possible
+    assert re.findall(r"Answer to ` (\w) `: \*\*(\w+)\*\*\n\n```text\n(.*)\n", decision) == [
+        ("a", "succeeded", "billing"),
+        ("c", "invalid", "No such category."),
+    ]
+    assert "Text of" not in decision
+    assert all(f"Text of {name}" in details for name in "abc")
+
+
+def test_long_sql_and_a_long_answer_do_not_hide_the_decision() -> None:
+    sql = "SELECT id,\n" + "  title,\n" * 50 + "FROM ```tickets"
+    decision, _, details = render_preview(
+        manifest(), [answered("a", "One.", text="word " * 10_000)], sql=sql, canary_outcomes={"succeeded": 1}
+    ).partition("\n---\n")
+
+    assert len(decision.splitlines()) < 50
+    assert f"… cut: {len(sql):,} characters" in decision
+    assert "… cut: 50,000 characters" in decision
+    assert "FROM ```tickets\n````" in details
+    wide = render_preview(manifest(), [], sql=f"SELECT '{'x' * 100_000}'")
+    assert "… cut: 100,009 characters" in wide
+    assert len(wide) < 2 * MAX_REQUEST_CHARACTERS
+
+
+def test_ten_models_are_named_and_the_others_are_counted() -> None:
+    shards = [msgspec.structs.replace(manifest().shards[0], model=f"model-{number:02}") for number in range(12)]
+    markdown = render_preview(manifest(shards=shards), [])
+
+    assert "- **Models:** ` model-00 `, " in markdown
+    assert "` model-09 ` and 2 more\n" in markdown
 
 
 def test_it_shows_what_was_changed_in_the_schema() -> None:
@@ -60,8 +109,8 @@ def test_it_shows_what_was_changed_in_the_schema() -> None:
     markdown = render_preview(manifest(author_schema=schema), [])
 
     assert (
-        "- Changed in the output_schema, so that the provider accepts it:\n"
-        r"  - ` nickname: optional, so it may be null; pattern ^(?!0)\d+$ is checked after the answer arrives `"
+        "Changed in the output_schema, so that the provider accepts it:\n\n"
+        r"- ` nickname: optional, so it may be null; pattern ^(?!0)\d+$ is checked after the answer arrives `"
         in markdown
     )
     assert "Changed" not in render_preview(manifest(author_schema={**schema, "properties": {}, "required": []}), [])
@@ -70,8 +119,7 @@ def test_it_shows_what_was_changed_in_the_schema() -> None:
 def test_an_unknown_price_is_shown_as_unknown() -> None:
     markdown = render_preview(manifest(estimate=Estimate(unknown_models=["house-1"]), max_cost_usd=None), [])
 
-    assert "Estimated cost: unknown (no price is known for ` house-1 `)" in markdown
-    assert "no ceiling" in markdown
+    assert "**Cost: unknown (no price is known for ` house-1 `)**, no ceiling" in markdown
 
 
 def test_what_all_requests_have_in_common_is_shown_once() -> None:
@@ -146,7 +194,7 @@ def test_all_untrusted_text_is_inside_code_blocks(custom_id: str, text: str) -> 
     markdown = render_preview(manifest(), [chat(custom_id, text)])
 
     for line in lines_outside_code(markdown):
-        assert re.match(r"$|\*\*1,200 requests|- |Request 1, `", line), line
+        assert re.match(r"$|---$|\*\*The requests in full\*\*$|- |Request 1, `", line), line
 
 
 def answered(custom_id: str, prompt: str, **answer: Any) -> dict[str, Any]:
@@ -170,7 +218,7 @@ def test_the_answers_of_the_canary_are_shown_below_their_requests_with_the_measu
         canary_cost_usd=0.0038,
     )
 
-    assert "**Estimated cost: $0.20 to $0.22**" in markdown
+    assert "**Cost: $0.20 to $0.22**" in markdown
     assert (
         "- 2 requests were sent already, to see what comes back: 2 succeeded. That cost $0.0038, which is part"
         in markdown
