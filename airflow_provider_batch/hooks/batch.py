@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, BinaryIO, NamedTuple
 
@@ -29,7 +29,11 @@ from airflow_provider_batch.core.lifecycle.shared_budget import SharedBudget, pa
 from airflow_provider_batch.core.pricing.prices import Prices
 from airflow_provider_batch.core.provider.batch import BatchView, read_batch
 from airflow_provider_batch.core.provider.catalogue import find_provider, is_openai
-from airflow_provider_batch.core.provider.connection import connection_problem, extra_problem, ignored_field_problem
+from airflow_provider_batch.core.provider.connection import (
+    ConnectionFields,
+    connection_problems,
+    connection_warnings,
+)
 from airflow_provider_batch.core.provider.http_status import is_transient
 from airflow_provider_batch.core.provider.limits import Limits, read_limits
 from airflow_provider_batch.core.provider.retry_after import parse_retry_after
@@ -43,14 +47,14 @@ __all__ = ["BatchHook"]
 _CLIENT_ARGUMENTS = frozenset(
     name for name in inspect.signature(openai.AsyncOpenAI).parameters if not name.startswith("_")
 )
-#: arguments that give a client credentials without an API key
-_OTHER_CREDENTIALS = frozenset({"workload_identity", "admin_api_key", "provider"})
 #: timeout for `batches.create`, the call that costs money, in seconds
 CREATE_TIMEOUT = 60.0
 #: Timeout for one synchronous request, in seconds. Slower rows go to a batch, which has no such limit.
 SYNCHRONOUS_TIMEOUT = 120.0
 #: batches per page of a list, the most that OpenAI allows
 _PAGE_SIZE = 100
+#: timeout for the test of a connection, in seconds
+_TEST_TIMEOUT = 20.0
 #: timeout for deleting a file, in seconds
 _DELETE_TIMEOUT = 30.0
 #: maximum number of pages to read in search of a batch
@@ -108,26 +112,18 @@ class BatchHook(OpenAIHook):
 
         :raises InputError: if the connection has a value that no client can use.
         """
-        problem = ignored_field_problem(conn.host, conn.port, conn.schema)
-        problem = problem or extra_problem(conn.extra, extras, _CLIENT_ARGUMENTS)
-        if problem is None:
-            arguments = super()._client_kwargs(conn, extras)
-            has_other_credentials = not arguments.keys().isdisjoint(_OTHER_CREDENTIALS)
-            api_key = arguments.get("api_key") or os.environ.get("OPENAI_API_KEY", "")
-            problem = connection_problem(
-                api_key=None if has_other_credentials else api_key,
-                base_url=arguments.get("base_url") or os.environ.get("OPENAI_BASE_URL"),
-                client_arguments=extras.get("openai_client_kwargs") or {},
-                known_arguments=_CLIENT_ARGUMENTS,
-            )
-        if problem is not None:
-            raise self._connection_error(problem)
-        return arguments
+        fields = _fields_of(conn, extras)
+        problems = connection_problems(fields, known_arguments=_CLIENT_ARGUMENTS, environment=os.environ)
+        if problems:
+            raise self._connection_error(problems)
+        return super()._client_kwargs(
+            conn, {**extras, "openai_client_kwargs": extras.get("openai_client_kwargs") or {}}
+        )
 
-    def _connection_error(self, problem: str) -> InputError:
-        problem = problem if problem.endswith("?") else problem.rstrip(".") + "."
+    def _connection_error(self, problems: Sequence[str]) -> InputError:
+        sentences = " ".join(_as_sentence(problem) for problem in problems)
         return InputError(
-            f"openai_conn_id: Connection {self.conn_id!r} cannot be used: {problem} Nothing was sent. Correct the "
+            f"openai_conn_id: Connection {self.conn_id!r} cannot be used: {sentences} Nothing was sent. Correct the "
             "connection (Admin > Connections)."
         )
 
@@ -147,20 +143,58 @@ class BatchHook(OpenAIHook):
         _ = self.conn
 
     def check(self) -> None:
-        """Build the client, so that a missing or unusable connection fails before the warehouse is read.
+        """Build the client and read the settings, so that an unusable connection fails before the warehouse is read.
 
-        :raises InputError: if the connection does not exist or is incomplete.
+        :raises InputError: if the connection does not exist, or anything in it cannot be used. Nothing was sent.
         """
         try:
             self.warm_up()
         except AirflowNotFoundException as error:
-            raise InputError(
-                f"openai_conn_id: There is no connection {self.conn_id!r}. Nothing was uploaded. Create one of "
-                "type OpenAI, with the API key as its password (Admin > Connections)."
-            ) from error
-        except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
-            raise self._connection_error(f"no OpenAI client can be created from it: {error}") from error
-        self.prices()
+            raise self._absent_error() from error
+        except (openai.OpenAIError, httpx2.InvalidURL, ValueError, TypeError, AttributeError, ImportError) as error:
+            raise self._connection_error([f"no OpenAI client can be created from it: {error}"]) from error
+        self._check_settings()
+
+    def _check_settings(self) -> None:
+        problems = []
+        for read in (self.limits, self.prices, lambda: self.budget, lambda: self.has_flex):
+            try:
+                read()
+            except InputError as error:
+                problems.append(str(error).removesuffix(" Nothing was sent."))
+        if problems:
+            raise InputError(f"{' '.join(problems)} Nothing was sent. Correct the connection (Admin > Connections).")
+
+    def _absent_error(self) -> InputError:
+        variable = f"AIRFLOW_CONN_{self.conn_id.upper()}"
+        if variable in os.environ:
+            return self._connection_error(
+                [
+                    f"the environment variable {variable} is set, but its value cannot be read as a connection. "
+                    'Expected a URI such as openai://:KEY@/ or JSON such as {"conn_type": "openai", "password": "KEY"}'
+                ]
+            )
+        return InputError(
+            f"openai_conn_id: There is no connection {self.conn_id!r}. Nothing was uploaded. Create one of type "
+            "OpenAI, with the API key as its password (Admin > Connections)."
+        )
+
+    def warnings(self) -> list[str]:
+        """Return what is odd about a connection that can be used, as sentences."""
+        conn = self.get_connection(self.conn_id)
+        warnings = connection_warnings(_fields_of(conn, conn.extra_dejson), environment=os.environ)
+        return [_as_sentence(warning) for warning in warnings]
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Check the connection and list the models, for the button *Test* in Airflow. Nothing is billed."""
+        try:
+            self.check()
+            self.conn.with_options(max_retries=0, timeout=_TEST_TIMEOUT).get("/models", cast_to=object)
+        except InputError as error:
+            return False, str(error)
+        except _NO_ANSWER as error:
+            return False, f"{describe_error(error)}."
+        return True, "The server accepts the key."
 
     @property
     def host(self) -> str:
@@ -244,7 +278,7 @@ class BatchHook(OpenAIHook):
         if not isinstance(value, bool):
             raise InputError(
                 f"openai_conn_id: batch_flex in the extra of connection {self.conn_id!r} must be true or false, not "
-                f"{value!r}. Nothing was sent. Correct the connection (Admin > Connections)."
+                f"{value!r}."
             )
         return value
 
@@ -506,6 +540,16 @@ class BatchHook(OpenAIHook):
                 f"Downloading {file_id} was interrupted after {size:,} bytes: {error}. The provider still has the file."
             ) from error
         return size, digest.hexdigest()
+
+
+def _fields_of(conn: Any, extra: Any) -> ConnectionFields:
+    return ConnectionFields(
+        conn.conn_type, conn.host, conn.port, conn.schema, conn.login, conn.password, conn.extra, extra
+    )
+
+
+def _as_sentence(problem: str) -> str:
+    return problem if problem.endswith("?") else problem.rstrip(".") + "."
 
 
 def is_already_ended(error: Exception) -> bool:

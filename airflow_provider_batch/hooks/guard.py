@@ -30,7 +30,7 @@ import httpx2
 import openai
 from airflow.sdk.log import mask_secret
 
-from airflow_provider_batch.core.provider.connection import api_key_problem
+from airflow_provider_batch.core.provider.api_key import api_key_problem
 from airflow_provider_batch.core.provider.redaction import RedactedStream, Redactor, find_secrets
 
 log = logging.getLogger(__name__)

@@ -32,7 +32,7 @@ KEY = "sk-proj-0123456789abcdef"
         ({"password": KEY, "extra": {"openai_client_kwargs": {"organization": "“o”"}}}, "'organization'"),
         ({"password": KEY, "extra": {"openai_client_kwargs": {"api_key": f" {KEY}"}}}, "starts with a space"),
         ({"password": KEY, "extra": {"openai_client_kwargs": {"base_url": "localhost:1/v1"}}}, "has no scheme"),
-        ({"password": KEY, "extra": {"openai_client_kwargs": {"http_client": "x"}}}, "no OpenAI client can be created"),
+        ({"password": KEY, "extra": {"openai_client_kwargs": {"http_client": "x"}}}, "takes a Python object"),
         ({"password": KEY, "extra": {"auth_type": "key"}}, "Unsupported auth_type"),
         ({"password": KEY, "extra": {"timeout": 60}}, 'Move it into the object "openai_client_kwargs"'),
     ],
