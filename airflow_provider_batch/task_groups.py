@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow.sdk import BaseOperator, XComArg, task_group
-from airflow.sdk.definitions.taskgroup import MappedTaskGroup, TaskGroup
+from airflow.sdk.definitions.taskgroup import TaskGroup
 from airflow.sdk.definitions.xcom_arg import PlainXComArg
 
-from airflow_provider_batch.core.arguments import is_final, is_runtime_value, none_if_blank, require_conn_id
+from airflow_provider_batch.core.arguments import is_final, is_runtime_value, none_if_blank, parse_text, require_conn_id
 from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.operators.batch import BatchResultsOperator, BatchSubmitOperator
 from airflow_provider_batch.sensors.batch import BatchSensor
 from airflow_provider_batch.worker.argument_names import advise, parameter_names, register
+from airflow_provider_batch.worker.mapped_names import check_name_template, closest_mapped_group
 
 __all__ = ["batch_job"]
 
@@ -25,7 +26,7 @@ _TASKS: Mapping[str, type[BaseOperator]] = {
 }
 
 #: arguments of the group's own
-_GROUP_ARGUMENTS = frozenset({"results_conn_id", "outlets", "approve_above_usd", "approvers"})
+_GROUP_ARGUMENTS = frozenset({"results_conn_id", "outlets", "approve_above_usd", "approvers", "map_index_template"})
 register("batch_job", _GROUP_ARGUMENTS)
 
 #: arguments that can keep the rows of mapped jobs apart in a results table that they share
@@ -73,15 +74,18 @@ def batch_job(**arguments: Any) -> Any:
     returned value run before submit.
 
     `batch_job.partial(...).expand(model=[...])` creates one job per value, and so does a call in a task group that is
-    expanded. Only template fields of the operators can be mapped.
+    expanded. Only template fields of the operators can be mapped. Airflow shows the mapped values as the names of the
+    tasks, if they are short, or what `map_index_template` makes of them, such as `"{{ model }} for {{ market }}"`.
 
     :raises InputError: while the DAG is parsed, if an argument is unknown or cannot be mapped, or if mapped jobs would
         overwrite each other's rows.
     """
     _refuse_unknown(arguments)
     _refuse_runtime_values(arguments)
+    template = parse_text("map_index_template", arguments.get("map_index_template"))
+    common = {} if template is None else {"map_index_template": template}
     task_arguments: dict[str, dict[str, Any]] = {
-        task_id: {name: value for name, value in arguments.items() if name in _own_arguments(operator)}
+        task_id: common | {name: value for name, value in arguments.items() if name in _own_arguments(operator)}
         for task_id, operator in _TASKS.items()
     }
     results_conn_id = none_if_blank(arguments.get("results_conn_id"))
@@ -97,6 +101,7 @@ def batch_job(**arguments: Any) -> Any:
     submit = BatchSubmitOperator(task_id="submit", **task_arguments["submit"])
     wait = BatchSensor(task_id="wait", job=submit.output, **task_arguments["wait"])
     land = BatchResultsOperator(task_id="land", job=submit.output, **task_arguments["land"])
+    check_name_template("map_index_template", land.map_index_template, land.task_group)
     _refuse_overwriting(land.task_group, arguments)
     submit >> wait >> land
     if needs_approval:
@@ -114,6 +119,7 @@ def _approve(submit: BatchSubmitOperator, arguments: Mapping[str, Any]) -> BaseO
         job=submit.output,
         above_usd=arguments["approve_above_usd"],
         assigned_users=arguments.get("approvers"),
+        map_index_template=submit.map_index_template,
     )
     return approval
 
@@ -157,9 +163,7 @@ def _refuse_runtime_values(arguments: Mapping[str, Any]) -> None:
 
 def _refuse_overwriting(group: TaskGroup | None, arguments: Mapping[str, Any]) -> None:
     """Raise an error if mapped jobs would land the same custom_ids in the same table."""
-    while group is not None and not isinstance(group, MappedTaskGroup):
-        group = group.parent_group
-    if group is None or arguments.get("history") or arguments.get("table") is None:
+    if closest_mapped_group(group) is None or arguments.get("history") or arguments.get("table") is None:
         return
     if not any(
         is_runtime_value(arguments.get(name)) or "map_index" in str(arguments.get(name))

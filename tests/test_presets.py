@@ -250,7 +250,7 @@ def test_a_text_that_is_blank_is_an_error_that_names_the_row() -> None:
         (lambda: classify(TEXT, ["a "]), "labels: Expected a label without blanks around it, got 'a '"),
         (lambda: classify(TEXT, ["a", ""]), "labels: Expected text that is not empty"),
         (lambda: classify(TEXT, [1, 2]), "labels: Expected text that is not empty, got 1 (int)"),  # type: ignore[list-item]
-        (lambda: classify(TEXT, {"a": 5}), 'labels["a"]: Expected text'),  # type: ignore[dict-item]
+        (lambda: classify(TEXT, {"a": 5}), 'labels["a"]: Expected text'),
         (lambda: classify(TEXT, ["a"], other=False), "every row would get the same answer"),
         (lambda: classify(TEXT, ["a"], other=True), "other: Expected text"),
         (lambda: classify(TEXT, [f"{n}" for n in range(1001)]), "labels: Expected at most 1,000 labels"),

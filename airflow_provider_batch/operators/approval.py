@@ -14,6 +14,7 @@ from airflow_provider_batch.core.formatting import format_count, format_usd, for
 from airflow_provider_batch.core.ledger.job import Reference
 from airflow_provider_batch.worker.airflow_arguments import read_reference
 from airflow_provider_batch.worker.airflow_errors import airflow_failures
+from airflow_provider_batch.worker.mapped_names import NamedByMapping
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -23,7 +24,7 @@ DEFAULT_TIMEOUT = timedelta(days=3)
 _TEMPLATED: Mapping[str, Callable[[str, Any], Any]] = {"above_usd": parse_number}
 
 
-class JobApprovalOperator(ApprovalOperator):
+class JobApprovalOperator(NamedByMapping, ApprovalOperator):
     """Wait for a person's approval if the high estimate of a job exceeds an amount, or is unknown.
 
     A job whose requests are all in its canary needs no approval, because nothing is left to pay for.

@@ -57,6 +57,7 @@ from airflow_provider_batch.warehouse.sinks.open import Sink, SinkFactory, open_
 from airflow_provider_batch.worker.airflow_arguments import argument_of, operator_class, parse_job, submit_task_of
 from airflow_provider_batch.worker.airflow_errors import airflow_failures
 from airflow_provider_batch.worker.checked_arguments import CheckedMapping, check_arguments
+from airflow_provider_batch.worker.mapped_names import NamedByMapping
 from airflow_provider_batch.worker.open_job import open_job
 from airflow_provider_batch.worker.remote_files import delete_remote_files
 
@@ -72,7 +73,7 @@ _TEMPLATED: Mapping[str, Callable[[str, Any], Any]] = {
 }
 
 
-class BatchResultsOperator(CheckedMapping, BaseOperator):
+class BatchResultsOperator(CheckedMapping, NamedByMapping, BaseOperator):
     """Land the answers of a job in a table, one row per custom_id, and return a summary.
 
     The task reads the answers from staging and upserts them by key, so it can be run again at any time with the same

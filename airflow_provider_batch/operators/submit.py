@@ -67,6 +67,7 @@ from airflow_provider_batch.worker.canary_preview import read_canary
 from airflow_provider_batch.worker.checked_arguments import CheckedMapping, check_arguments, naming_task
 from airflow_provider_batch.worker.generation import Sealing, Source, cancel_earlier, change_budget
 from airflow_provider_batch.worker.kill_switch import KillSwitch
+from airflow_provider_batch.worker.mapped_names import NamedByMapping
 from airflow_provider_batch.worker.runner import Runner
 from airflow_provider_batch.worker.seal_log import log_build
 from airflow_provider_batch.worker.task_context import job_key, row_context, to_plain_datetime
@@ -109,7 +110,7 @@ _TEMPLATED: Mapping[str, Callable[[str, Any], Any]] = {
 }
 
 
-class BatchSubmitOperator(CheckedMapping, BaseOperator):
+class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
     """Send one request per row of a SQL query through the Batch API, and return a reference to the job.
 
     The rows are rendered, checked, priced and sealed in staging before anything is uploaded. The task then creates as

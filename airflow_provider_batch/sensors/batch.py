@@ -37,6 +37,7 @@ from airflow_provider_batch.worker.airflow_errors import airflow_failures, canar
 from airflow_provider_batch.worker.checked_arguments import CheckedMapping, check_arguments
 from airflow_provider_batch.worker.kill_switch import KillSwitch
 from airflow_provider_batch.worker.lessons import save_lessons
+from airflow_provider_batch.worker.mapped_names import NamedByMapping
 from airflow_provider_batch.worker.open_job import open_job
 from airflow_provider_batch.worker.runner import Runner
 from airflow_provider_batch.worker.synchronous import find_flex_models
@@ -55,7 +56,7 @@ AT_DEADLINE = COLLECT, FLEX, SYNC = ("collect", "flex", "sync")
 ON_INCOMPLETE = KEEP, RAISE_CAP = ("keep", "raise_cap")
 
 
-class BatchSensor(CheckedMapping, BaseSensorOperator):
+class BatchSensor(CheckedMapping, NamedByMapping, BaseSensorOperator):
     """Wait for the batches of a job, collect their answers into staging, and retry transient failures.
 
     The sensor retries rows that never ran or that failed for a transient reason (5xx, 429, expired), and submits shards
