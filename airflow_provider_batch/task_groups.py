@@ -162,15 +162,22 @@ def _refuse_runtime_values(arguments: Mapping[str, Any]) -> None:
 
 
 def _refuse_overwriting(group: TaskGroup | None, arguments: Mapping[str, Any]) -> None:
-    """Raise an error if mapped jobs would land the same custom_ids in the same table."""
-    if closest_mapped_group(group) is None or arguments.get("history") or arguments.get("table") is None:
+    """Raise an error if mapped jobs would land in the same file, or the same custom_ids in the same table."""
+    if closest_mapped_group(group) is None:
         return
-    if not any(
-        is_runtime_value(arguments.get(name)) or "map_index" in str(arguments.get(name))
-        for name in _DISTINGUISHING_ARGUMENTS
-    ):
+
+    def differs(*names: str) -> bool:
+        return any(is_runtime_value(arguments.get(name)) or "map_index" in str(arguments.get(name)) for name in names)
+
+    if none_if_blank(arguments.get("results_file")) is not None and not differs("results_file"):
         raise InputError(
-            "batch_job is mapped, and all of its jobs would land the same custom_ids in the same table, so each job "
-            "would overwrite the rows of the one before. Keep them apart with key={'variant': ...} set to the mapped "
-            "value or to '{{ ti.map_index }}', or give each job its own table, or set history=True."
+            "batch_job is mapped, and each of its jobs would replace the file of the one before, because results_file "
+            "is the same for all. Put '{{ ti.map_index }}' or the mapped value into its address."
         )
+    if arguments.get("table") is None or arguments.get("history") or differs(*_DISTINGUISHING_ARGUMENTS):
+        return
+    raise InputError(
+        "batch_job is mapped, and all of its jobs would land the same custom_ids in the same table, so each job "
+        "would overwrite the rows of the one before. Keep them apart with key={'variant': ...} set to the mapped "
+        "value or to '{{ ti.map_index }}', or give each job its own table, or set history=True."
+    )

@@ -40,19 +40,16 @@ def check_landings(submit: BaseOperator, context: Any, folder: Folder, manifest:
     """
     dimensions = set()
     for task in _landings(submit):
-        arguments = (task.warehouse_conn_id, task.table, task.key)
+        arguments = (task.warehouse_conn_id, task.table, task.key, task.results_file)
         if _comes_from_a_task(arguments):
             continue
-        conn_id, table, key = submit.render_template(arguments, context)
+        conn_id, table, key, file = submit.render_template(arguments, context)
         try:
-            sink = task.prepare_sink(manifest, conn_id, table, key)
+            sink = task.prepare_sink(manifest, conn_id, table, key, file)
             limits: StorageLimits = getattr(sink, "limits", None) or StorageLimits()
             problem = known_value_problem(folder, manifest, limits, parse_mapping("key", key))
             if problem:
-                raise ResultsTableError(
-                    f"The results table {table!r} (connection {conn_id!r}) {problem} Change the type of the column, or "
-                    "land in another table."
-                )
+                raise ResultsTableError(_problem_with(problem, conn_id, table, file))
             if "output" in limits.columns and limits.columns["output"].elements is not None:
                 dimensions.add(limits.columns["output"].elements)
         except (ResultsTableError, InputError) as error:
@@ -61,9 +58,22 @@ def check_landings(submit: BaseOperator, context: Any, folder: Folder, manifest:
 
 
 def landing_tables(submit: BaseOperator, context: Any) -> list[str]:
-    """Return the names of the tables in which the job of `submit` lands, except those that only another task knows."""
-    tables = [task.table for task in _landings(submit) if task.table and not _comes_from_a_task(task.table)]
-    return [str(submit.render_template(table, context)) for table in tables]
+    """Return the tables and files in which the job of `submit` lands, except those that only another task knows."""
+    targets = [target for task in _landings(submit) for target in (task.table, task.results_file)]
+    return [
+        str(submit.render_template(target, context)) for target in targets if target and not _comes_from_a_task(target)
+    ]
+
+
+def _problem_with(problem: str, conn_id: str, table: str | None, file: Any) -> str:
+    """Return what cannot be landed, and what to do. `problem` continues the sentence "The results table ..."."""
+    if table is None:
+        return f"The results file {file} {problem} Cast the column in the SQL, or let the file's name end in .jsonl."
+    also = "" if file is None else f", or the results file {file},"
+    return (
+        f"The results table {table!r} (connection {conn_id!r}){also} {problem} Change the type of the column, or land "
+        "in another table."
+    )
 
 
 def check_waits(submit: BaseOperator, context: Any) -> None:

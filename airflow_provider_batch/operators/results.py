@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +51,7 @@ from airflow_provider_batch.exceptions import (
 from airflow_provider_batch.links.batch import BatchJobLink
 from airflow_provider_batch.sensors.batch import BatchSensor
 from airflow_provider_batch.warehouse.connect import sql_hook
-from airflow_provider_batch.warehouse.landed_file import write_landed_file
+from airflow_provider_batch.warehouse.results_file import ResultsFile, parse_results_file
 from airflow_provider_batch.warehouse.sinks.open import Sink, SinkFactory, open_sink
 from airflow_provider_batch.worker.airflow_arguments import argument_of, operator_class, parse_job, submit_task_of
 from airflow_provider_batch.worker.airflow_errors import airflow_failures
@@ -70,11 +69,12 @@ _TEMPLATED: Mapping[str, Callable[[str, Any], Any]] = {
     "warehouse_conn_id": require_conn_id,
     "table": parse_text,
     "key": parse_mapping,
+    "results_file": parse_results_file,
 }
 
 
 class BatchResultsOperator(CheckedMapping, NamedByMapping, BaseOperator):
-    """Land the answers of a job in a table, one row per custom_id, and return a summary.
+    """Land the answers of a job in a table, a file or both, one row per custom_id, and return a summary.
 
     The task reads the answers from staging and upserts them by key, so it can be run again at any time with the same
     result. If two jobs write the same key, the job that was sealed later wins. Columns of the table that this operator
@@ -99,7 +99,7 @@ class BatchResultsOperator(CheckedMapping, NamedByMapping, BaseOperator):
       was spent on them
     * `paid_twice`, the number of requests that were answered in two batches of the same attempt
     * `reasons`, the most frequent reasons why rows did not succeed
-    * `landed_file`, the address of the file, if `landed_file=True`
+    * `results_file`, the address of the file, if there is one
 
     A duplicate or reused row lands with attempt 0, 0 tokens and a cost of 0, so the sum over the table is what was
     paid.
@@ -109,8 +109,8 @@ class BatchResultsOperator(CheckedMapping, NamedByMapping, BaseOperator):
     :param job: the output of the task that submits the job (`submit.output`), or that task itself. A `BatchSensor` must
         wait for the job before this task, unless `partial` is set.
     :param table: results table, as `schema.table` or `table`. Created if it does not exist. Optional with
-        `landed_file`.
-    :param warehouse_conn_id: connection to write to.
+        `results_file`.
+    :param warehouse_conn_id: connection of the results table. Not used without `table`.
     :param columns: extra columns to fill from the structured output: a list of its fields, such as `["category",
         "score"]`, or a mapping from column name to path, such as `{"city": "address.city", "first": "items.0.name"}`.
         The names in a path may contain dots. A list of names, such as `["v1.0", "score"]`, is a path that is taken
@@ -123,8 +123,10 @@ class BatchResultsOperator(CheckedMapping, NamedByMapping, BaseOperator):
     :param history: keep the answers of every job, by adding `job_uid` to the key.
     :param keep_last_success: never replace a succeeded row of an earlier job with a row that did not succeed.
     :param store_response: also land the whole response body, in a column `response`.
-    :param landed_file: also write the rows as newline-delimited JSON, for `COPY INTO` and load jobs. Every landing
-        writes a new file into the job's folder in staging and returns its address in the summary.
+    :param results_file: file that gets the rows: an absolute path, or a URL such as
+        `s3://aws_default@bucket/answers/{{ ds }}.parquet`. Templated. The ending decides on the format: `.parquet`, or
+        `.jsonl` or `.ndjson` for newline-delimited JSON, also with `.gz`. Every landing replaces the file as a whole,
+        and readers never see a part of it. Without `table`, no warehouse is needed.
     :param sink: your own class or function that writes the rows, or its import path. It is called as `sink(hook, table,
         columns, create=…, keep_last_success=…)` and returns a `warehouse.sinks.open.Sink`. Default: chosen by the type
         of database behind the connection.
@@ -134,7 +136,7 @@ class BatchResultsOperator(CheckedMapping, NamedByMapping, BaseOperator):
         of some rows (all others have landed), or if too many rows did not succeed (all rows have landed).
     """
 
-    template_fields: Sequence[str] = ("job", "warehouse_conn_id", "table", "key")
+    template_fields: Sequence[str] = ("job", "warehouse_conn_id", "table", "key", "results_file")
     ui_color = "#dcefe6"
     operator_extra_links = (BatchJobLink(),)
 
@@ -152,7 +154,7 @@ class BatchResultsOperator(CheckedMapping, NamedByMapping, BaseOperator):
         history: bool | str = False,
         keep_last_success: bool | str = False,
         store_response: bool | str = False,
-        landed_file: bool | str = False,
+        results_file: Any = None,
         sink: SinkFactory | str | None = None,
         partial: bool | str = False,
         **kwargs: Any,
@@ -167,12 +169,14 @@ class BatchResultsOperator(CheckedMapping, NamedByMapping, BaseOperator):
         self.history = parse_bool("history", history)
         self.keep_last_success = parse_bool("keep_last_success", keep_last_success)
         self.store_response = parse_bool("store_response", store_response)
-        self.landed_file = parse_bool("landed_file", landed_file)
+        self.results_file = results_file
         self.sink = _check_sink(sink)
         self.accept_partial = parse_bool("partial", partial)
         check_templated(self, _TEMPLATED)
+        if not is_runtime_value(results_file):
+            parse_results_file("results_file", results_file)  # of a template, it checks the ending
         if is_final(table):
-            self._require_destination(table)
+            self._check_destination(table, results_file)
         self.job = parse_job("job", job)
         self._check_columns()
 
@@ -186,9 +190,17 @@ class BatchResultsOperator(CheckedMapping, NamedByMapping, BaseOperator):
             for path in self.columns.values():
                 column_type(schema, path)
 
-    def _require_destination(self, table: str | None) -> None:
-        if none_if_blank(table) is None and not self.landed_file:
-            raise InputError("There is nowhere to land the rows: pass table, landed_file=True, or both.")
+    def _check_destination(self, table: Any, results_file: Any) -> None:
+        if none_if_blank(table) is not None:
+            return
+        if none_if_blank(results_file) is None:
+            raise _no_destination_error()
+        for name in ("history", "keep_last_success", "sink"):
+            if getattr(self, name):
+                raise InputError(
+                    f"{name} needs a results table, but only results_file is set, and every landing replaces that file "
+                    f"as a whole. Pass table as well, or leave out {name}."
+                )
 
     def prepare_template(self) -> None:
         """Check that a sensor waits for the job before its answers land. Airflow calls this once the DAG is complete.
@@ -212,11 +224,12 @@ class BatchResultsOperator(CheckedMapping, NamedByMapping, BaseOperator):
 
     def _execute(self, context: Context) -> dict[str, Any]:
         self.table, self.key = parse_text("table", self.table), parse_mapping("key", self.key)
+        self.results_file = parse_results_file("results_file", self.results_file)
         ledger = open_job(self.job)
         BatchJobLink.persist(context, ledger.folder.uri)
         manifest = ledger.manifest
         try:
-            sink = self.prepare_sink(manifest, self.warehouse_conn_id, self.table, self.key)
+            sink = self.prepare_sink(manifest, self.warehouse_conn_id, self.table, self.key, self.results_file)
         except (ResultsTableError, SchemaError) as error:
             raise type(error)(
                 f"{error} The answers are kept in staging. Fix the table or the arguments, then clear this task."
@@ -232,16 +245,10 @@ class BatchResultsOperator(CheckedMapping, NamedByMapping, BaseOperator):
             landed_at=datetime.now(UTC),
             limits=getattr(sink, "limits", None),
         )
-        file = None
-        if self.landed_file:
-            name = f"landed/{context['ti'].task_id}-{secrets.token_hex(8)}.jsonl"
-            write = self._write_to(sink) if sink is not None else _count_rows
-            file = write_landed_file(ledger.folder, name, self._columns(manifest, self.key), landing, write)
-            self.log.info("Wrote %s to %s", format_count(manifest.requests, "row"), file)
-        elif sink is not None:
-            self._write_to(sink)(landing)
+        # a sink of the author gets plain values only
+        sink.write(landing if self.sink is None else map(plain, landing))
         refusals = getattr(sink, "refusals", ())
-        record = landed_record(landing, self.table, file, datetime.now(UTC), refusals)
+        record = landed_record(landing, self.table, self.results_file, datetime.now(UTC), refusals)
         ledger.append(record)
         summary = summarize(ledger)
         self._log_landing(summary, record)
@@ -276,35 +283,41 @@ class BatchResultsOperator(CheckedMapping, NamedByMapping, BaseOperator):
                 context["outlet_events"][outlet].extra.update(extra)
 
     def prepare_sink(
-        self, manifest: Manifest, warehouse_conn_id: str, table: str | None, key: Mapping[str, Any]
-    ) -> Sink | None:
-        """Return the results table, ready to be written to, or None if the task has no table.
+        self,
+        manifest: Manifest,
+        warehouse_conn_id: str,
+        table: str | None,
+        key: Mapping[str, Any],
+        results_file: Any,
+    ) -> Sink:
+        """Return what the rows are written to, ready for them: the results table, the file, or both.
 
         Creates the table if it does not exist. Submit calls this too, to check the table before anything is paid for.
 
-        :param warehouse_conn_id: the task's argument, rendered; likewise `table` and `key`.
+        :param warehouse_conn_id: the task's argument, rendered; likewise `table`, `key` and `results_file`.
+        :raises InputError: if the file cannot be written.
         :raises SchemaError: if the job cannot fill the columns.
         :raises ResultsTableError: if the columns or the key of the table do not fit the job.
         """
         columns = self._columns(manifest, parse_mapping("key", key))
-        table_name = parse_text("table", table)
-        if table_name is None:
-            self._require_destination(table_name)
-            return None
-        sink = open_sink(
-            sql_hook(require_conn_id("warehouse_conn_id", warehouse_conn_id)),
-            table_name,
-            columns,
-            create=self.create_table,
-            keep_last_success=self.keep_last_success,
-            factory=_import_sink(self.sink) if isinstance(self.sink, str) else self.sink,
-        )
+        table_name, address = parse_text("table", table), parse_results_file("results_file", results_file)
+        self._check_destination(table_name, address)
+        sink: Sink | None = None
+        if table_name is not None:
+            sink = open_sink(
+                sql_hook(require_conn_id("warehouse_conn_id", warehouse_conn_id)),
+                table_name,
+                columns,
+                create=self.create_table,
+                keep_last_success=self.keep_last_success,
+                factory=_import_sink(self.sink) if isinstance(self.sink, str) else self.sink,
+            )
+        if address is not None:
+            sink = ResultsFile(address, columns, sink)
+        if sink is None:
+            raise _no_destination_error()
         sink.prepare()
         return sink
-
-    def _write_to(self, sink: Sink) -> Callable[[Iterable[tuple[Any, ...]]], object]:
-        """Return the function that writes rows to a sink. A sink of the author gets plain values only."""
-        return sink.write if self.sink is None else lambda rows: sink.write(map(plain, rows))
 
     def _columns(self, manifest: Manifest, key: Mapping[str, Any]) -> list[Column]:
         return results_columns(
@@ -358,6 +371,13 @@ class BatchResultsOperator(CheckedMapping, NamedByMapping, BaseOperator):
             )
 
 
+def _no_destination_error() -> InputError:
+    return InputError(
+        "There is nowhere to land the rows: pass table, or results_file with the address of a file such as "
+        "'s3://bucket/answers.parquet', or both."
+    )
+
+
 def _schemas_of(job: Any) -> Iterator[dict[str, Any] | None]:
     """Yield the output schemas of the tasks that a reference to a job comes from, as far as they are known already."""
     for operator, _ in job.iter_references() if is_runtime_value(job) else ():
@@ -393,10 +413,6 @@ def _check_sink(sink: Any) -> Any:
     if sink is not None and not is_path and not callable(sink):
         raise argument_error("sink", "a class, a function or an import path such as 'package.module:Sink'", sink)
     return sink
-
-
-def _count_rows(rows: Iterable[tuple[Any, ...]]) -> int:
-    return sum(1 for _ in rows)
 
 
 def _import_sink(path: str) -> SinkFactory:

@@ -40,7 +40,7 @@ class ObjectFolder(PathFolder):
     def create(self, name: str, data: bytes) -> bool:
         """Create a complete file and return True. Return False, without writing, if the file already exists."""
         try:
-            with self._open_for_writing(name, "xb") as file:
+            with open_upload(self.path / name, "xb") as file:
                 file.write(data)
         except FileExistsError:
             return False
@@ -62,7 +62,7 @@ class ObjectFolder(PathFolder):
     def writer(self, name: str) -> Iterator[BinaryIO]:
         """Open a file for writing. The file is valid once the block has ended without an error."""
         try:
-            with self._open_for_writing(name, "wb") as file:
+            with open_upload(self.path / name) as file:
                 yield file
         except OSError as error:
             raise staging_error("write", self.path / name, error) from error
@@ -71,29 +71,32 @@ class ObjectFolder(PathFolder):
     def reader(self, name: str) -> Iterator[BinaryIO]:
         """Open a file for reading."""
         try:
-            with self._open(name, "rb") as file:
+            with _open(self.path / name, "rb") as file:
                 yield file
         except OSError as error:
             raise staging_error("read", self.path / name, error) from error
 
-    def _open(self, name: str, mode: str) -> Any:
-        # the path's own `open` would record every single read and write as lineage
-        return self.path.fs.open((self.path / name).path, mode, block_size=PART_BYTES)
 
-    @contextmanager
-    def _open_for_writing(self, name: str, mode: str) -> Iterator[BinaryIO]:
-        file = self._open(name, mode)
-        try:
-            yield file
-            file.close()
-        except BaseException:
-            with suppress(OSError):
-                if isinstance(file, AbstractBufferedFile):
-                    # closing the file, as garbage collection also does, would complete the upload with a partial file
-                    file.closed = True
-                    file.discard()
-                else:
-                    # fsspec's memory and local filesystems create the file when it is opened
-                    file.close()
-                    self.path.fs.rm_file((self.path / name).path)
-            raise
+def _open(path: ObjectStoragePath, mode: str) -> Any:
+    # the path's own `open` would record every single read and write as lineage
+    return path.fs.open(path.path, mode, block_size=PART_BYTES)
+
+
+@contextmanager
+def open_upload(path: ObjectStoragePath, mode: str = "wb") -> Iterator[BinaryIO]:
+    """Open a file in an object store for writing. After an error in the block, an object store has no such file."""
+    file = _open(path, mode)
+    try:
+        yield file
+        file.close()
+    except BaseException:
+        with suppress(OSError):
+            if isinstance(file, AbstractBufferedFile):
+                # closing the file, as garbage collection also does, would complete the upload with a partial file
+                file.closed = True
+                file.discard()
+            else:
+                # fsspec's memory and local filesystems create the file when it is opened
+                file.close()
+                path.fs.rm_file(path.path)
+        raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -45,17 +46,25 @@ def json_text(value: Any) -> str:
     return _plain_json(value) if "\\u0000" in encoded else encoded
 
 
+def json_line(value: Any) -> bytes:
+    """Return the value as compact JSON for a file, which may contain NUL characters; NaN is null."""
+    try:
+        return _JSON.encode(value)
+    except (UnicodeEncodeError, OverflowError):  # lone surrogates; integers over 64 bits
+        return _TOLERANT_JSON.encode(_sanitize_json(value, sanitize))
+
+
 def _plain_json(value: Any) -> str:
-    return _TOLERANT_JSON.encode(_sanitize_json(value)).decode()
+    return _TOLERANT_JSON.encode(_sanitize_json(value, lambda text: sanitize(text).replace("\0", ""))).decode()
 
 
-def _sanitize_json(value: Any) -> Any:
+def _sanitize_json(value: Any, clean: Callable[[str], str]) -> Any:
     if isinstance(value, str):
-        return sanitize(value).replace("\0", "")
+        return clean(value)
     if isinstance(value, dict):
-        return {_sanitize_json(str(key)): _sanitize_json(member) for key, member in value.items()}
+        return {clean(str(key)): _sanitize_json(member, clean) for key, member in value.items()}
     if isinstance(value, list | tuple):
-        return [_sanitize_json(member) for member in value]
+        return [_sanitize_json(member, clean) for member in value]
     if isinstance(value, float | Decimal) and not math.isfinite(value):  # JSON has no NaN and no infinities
         return None
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 63:

@@ -185,6 +185,9 @@ def test_mapped_jobs_that_would_overwrite_each_others_rows_are_rejected() -> Non
     with pytest.warns(UserWarning, match="was never mapped"):
         with new_dag(), pytest.raises(InputError, match="overwrite the rows of the one before"):
             batch_job.partial(**fixed).expand(model=["a", "b"])
+    with pytest.warns(UserWarning, match="was never mapped"):
+        with new_dag(), pytest.raises(InputError, match="replace the file of the one before"):
+            batch_job.partial(**fixed, history=True, results_file="/data/a.parquet").expand(model=["a", "b"])
     # Different rows, a table per job, or the job_uid in the key keep them apart.
     for mapped in ({"sql": ["SELECT 1 AS id"]}, {"table": ["a", "b"]}):
         rest = {name: value for name, value in ARGUMENTS.items() if name not in mapped}
@@ -192,6 +195,9 @@ def test_mapped_jobs_that_would_overwrite_each_others_rows_are_rejected() -> Non
             batch_job.partial(**rest).expand(**mapped)
     with new_dag():
         batch_job.partial(**fixed, history=True).expand(model=["a", "b"])
+    with new_dag():
+        file = "/data/{{ ti.map_index }}.parquet"
+        batch_job.partial(**fixed | {"table": None}, results_file=file).expand(model=["a", "b"])
 
 
 @pytest.mark.usefixtures("airflow_home")

@@ -181,7 +181,7 @@ ACCEPTED: dict[str, set[str]] = {
     "land.history": SWITCH,
     "land.keep_last_success": SWITCH,
     "land.store_response": SWITCH,
-    "land.landed_file": SWITCH,
+    "land.results_file": {*EMPTY, "empty dict", *TEMPLATED},
     "land.sink": {"None", "forgotten braces", "class", "function"},
     "land.partial": SWITCH,
 }

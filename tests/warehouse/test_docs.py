@@ -6,18 +6,15 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, time, timedelta
-from decimal import Decimal
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from airflow.sdk import DAG
 
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
-from airflow_provider_batch.operators.batch import BatchSubmitOperator
-from airflow_provider_batch.staging.local import LocalFolder
+from airflow_provider_batch.operators.batch import BatchResultsOperator
 from airflow_provider_batch.warehouse import read, rows
 from airflow_provider_batch.warehouse.dialects import generic
 from airflow_provider_batch.warehouse.dialects.base import Dialect
@@ -27,7 +24,7 @@ from airflow_provider_batch.warehouse.dialects.postgres import POSTGRES
 from airflow_provider_batch.warehouse.dialects.registry import DIALECTS
 from airflow_provider_batch.warehouse.dialects.sqlite import SQLITE
 from airflow_provider_batch.warehouse.drivers import duckdb as duckdb_driver
-from airflow_provider_batch.warehouse.landed_file import write_landed_file
+from airflow_provider_batch.warehouse.results_file import ResultsFile
 from airflow_provider_batch.warehouse.sinks.open import open_sink
 from tests.warehouse.conftest import Warehouse
 from tests.warehouse.landing import COLUMNS, START, row
@@ -44,7 +41,7 @@ def blocks(language: str) -> list[str]:
 def test_every_code_block_of_the_page_is_tested() -> None:
     assert {word: len(blocks(word)) for word in re.findall(r"^```(\w+)$", PAGE, flags=re.MULTILINE)} == {
         "console": 2,
-        "python": 2,
+        "python": 3,
         "sql": 1,
         "json": 1,
     }
@@ -52,22 +49,23 @@ def test_every_code_block_of_the_page_is_tested() -> None:
 
 def test_the_dag_of_the_page_parses() -> None:
     namespace: dict[str, Any] = {}
-    exec(blocks("python")[0], namespace)
+    exec(blocks("python")[1], namespace)
     dag = namespace["dag"]
     assert isinstance(dag, DAG)
     tasks = dag.topological_sort()  # type: ignore[no-untyped-call]  # Airflow has no types here
     assert [task.task_id for task in tasks] == ["submit", "wait", "land", "load"]
-    submit, load = dag.get_task("submit"), dag.get_task("load")
-    assert isinstance(submit, BatchSubmitOperator)
+    load = dag.get_task("load")
     assert isinstance(load, SQLExecuteQueryOperator)
-    # COPY INTO takes the part of the file's address after the staging folder.
-    assert ".partition('/staging/')[2]" in load.sql
-    assert (submit.staging or "").endswith("/staging")
+    # COPY INTO takes the part of the file's address after the folder of Snowflake's stage.
+    land = dag.get_task("land")
+    assert isinstance(land, BatchResultsOperator)
+    assert land.results_file == "s3://company-batch/results/labels/{{ ts_nodash }}.parquet"
+    assert "@BATCH_RESULTS/labels/{{ ts_nodash }}.parquet" in load.sql
 
 
 def test_the_sink_of_the_page_lands_rows(sqlite: Warehouse) -> None:
     namespace: dict[str, Any] = {}
-    exec(blocks("python")[1], namespace)
+    exec(blocks("python")[2], namespace)
     sqlite.execute(f"CREATE TABLE results ({', '.join(column.name for column in COLUMNS)})")
     for _ in range(2):
         sink = open_sink(sqlite.hook, "results", COLUMNS, factory=namespace["AppendSink"])
@@ -76,19 +74,14 @@ def test_the_sink_of_the_page_lands_rows(sqlite: Warehouse) -> None:
     assert sqlite.execute("SELECT custom_id FROM results") == [("a",), ("b",), ("a",), ("b",)]
 
 
-def landed_file(folder: LocalFolder, columns: tuple[Column, ...], landing: list[tuple[Any, ...]]) -> Path:
-    received_rows: list[tuple[Any, ...]] = []
-
-    def land(rows: Iterator[tuple[Any, ...]]) -> None:
-        received_rows.extend(rows)
-
-    address = write_landed_file(folder, "landed/x.jsonl", columns, landing, land)
-    assert received_rows == landing
-    assert address == f"{folder.uri}/landed/x.jsonl"
-    return folder.path / "landed/x.jsonl"
+def results_file(path: Path, columns: tuple[Column, ...], landing: list[tuple[Any, ...]]) -> Path:
+    file = ResultsFile(str(path), columns)
+    file.prepare()
+    assert file.write(landing) == len(landing)
+    return path
 
 
-def test_the_statement_of_the_page_merges_a_landed_file(duckdb: Warehouse, tmp_path: Path) -> None:
+def test_the_statement_of_the_page_merges_a_results_file(duckdb: Warehouse, tmp_path: Path) -> None:
     duckdb.execute("CREATE TABLE labels (custom_id TEXT PRIMARY KEY, outcome TEXT, output TEXT, sealed_at TIMESTAMPTZ)")
     duckdb.execute(f"INSERT INTO labels VALUES ('a', 'refused', 'old', '{START}'), ('c', 'pending', NULL, '{START}')")
     earlier, later = START - timedelta(days=1), START + timedelta(days=1)
@@ -99,59 +92,15 @@ def test_the_statement_of_the_page_merges_a_landed_file(duckdb: Warehouse, tmp_p
         ("c", "succeeded", "new", earlier),
         ("a", "succeeded", "new", later),
     ]
-    file = landed_file(LocalFolder(tmp_path / "job"), columns, landing)
+    file = results_file(tmp_path / "job/one.parquet", columns, landing)
     (merge,) = blocks("sql")
-    duckdb.execute(merge.replace("'landed.jsonl'", f"'{file}'"))
+    duckdb.execute(merge.replace("'labels.parquet'", f"'{file}'"))
     assert duckdb.execute("SELECT custom_id, outcome, output FROM labels ORDER BY custom_id") == [
         (name, "succeeded", "new") for name in "abc"
     ]
     older = [("a", "succeeded", "older", earlier), ("b", "pending", None, later)]
-    duckdb.execute(merge.replace("'landed.jsonl'", f"'{landed_file(LocalFolder(tmp_path / 'two'), columns, older)}'"))
+    duckdb.execute(merge.replace("'labels.parquet'", f"'{results_file(tmp_path / 'two.parquet', columns, older)}'"))
     assert duckdb.execute("SELECT DISTINCT output FROM labels") == [("new",)]
-
-
-def test_a_landed_file_keeps_every_type(tmp_path: Path) -> None:
-    samples: dict[ColumnType, Any] = {
-        ColumnType.TEXT: 'ü"\n\ud83d\ude00',
-        ColumnType.INTEGER: 2**53 + 1,
-        ColumnType.FLOAT: float("nan"),
-        ColumnType.NUMERIC: Decimal("0.000000000000000001234567"),
-        ColumnType.BOOLEAN: True,
-        ColumnType.DATE: START.date(),
-        ColumnType.TIMESTAMP: datetime(2026, 11, 20, 12, tzinfo=UTC),
-        ColumnType.LOCAL_TIMESTAMP: datetime(2026, 3, 29, 2, 30),
-        ColumnType.TIME: time(23, 59, 59, 7),
-        ColumnType.INTERVAL: timedelta(days=1, hours=1),
-        ColumnType.UUID: UUID("6f2b1c9e-0b7e-4d6e-9d3a-0a5f0c1e2d3f"),
-        ColumnType.JSON: {"a": [1, None]},
-        ColumnType.BYTES: b"\0\xff",
-        ColumnType.VECTOR: [0.5, 1.0],
-    }
-    columns = (Column("id", ColumnType.TEXT, key=True), *(Column(type_.value, type_) for type_ in ColumnType))
-    file = landed_file(LocalFolder(tmp_path), columns, [("a", *samples.values()), ("b", *[None] * len(samples))])
-    full_row, empty_row = (json.loads(line, parse_float=Decimal) for line in file.read_text().splitlines())
-    assert full_row == {
-        "id": "a",
-        "text": 'ü"\n😀',
-        "integer": 2**53 + 1,
-        "float": None,
-        "numeric": samples[ColumnType.NUMERIC],
-        "boolean": True,
-        "date": "2026-11-20",
-        "timestamp": "2026-11-20T12:00:00.000000+00:00",
-        "local_timestamp": "2026-03-29T02:30:00.000000",
-        "time": "23:59:59.000007",
-        "interval": "P1DT3600S",
-        "uuid": "6f2b1c9e-0b7e-4d6e-9d3a-0a5f0c1e2d3f",
-        "json": {"a": [1, None]},
-        "bytes": "AP8=",
-        "vector": [Decimal("0.5"), Decimal("1.0")],
-    }
-    assert empty_row == {"id": "b", **dict.fromkeys(map(str, ColumnType))}
-
-
-#: the databases with a bulk path, under the names the page uses
-BULK = {"PostgreSQL": POSTGRES, "SQLite": SQLITE, "DuckDB": DUCKDB, "MariaDB, MySQL": MYSQL}
 
 
 def table(head: tuple[str, ...], lines: Iterable[tuple[str, ...]]) -> str:
@@ -159,6 +108,10 @@ def table(head: tuple[str, ...], lines: Iterable[tuple[str, ...]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, *lines)).replace(
         "|\n", f"|\n|{'---|' * len(head)}\n", 1
     )
+
+
+#: the databases with a bulk path, under the names the page uses
+BULK = {"PostgreSQL": POSTGRES, "SQLite": SQLITE, "DuckDB": DUCKDB, "MariaDB, MySQL": MYSQL}
 
 
 def test_the_page_lists_the_types_of_created_columns() -> None:
@@ -214,7 +167,7 @@ def test_the_page_states_the_numbers_and_databases_of_the_code() -> None:
 def test_the_extras_of_the_page_exist() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     extras = set(re.findall(r"\| `([a-z]+)` \|$", PAGE, flags=re.MULTILINE)) | set(re.findall(r"-batch\[(\w+)\]", PAGE))
-    assert extras == {"postgres", "sqlite", "duckdb", "mysql"}
+    assert extras == {"postgres", "sqlite", "duckdb", "mysql", "parquet"}
     assert extras | {"tokens"} <= set(project["optional-dependencies"])
 
 

@@ -263,7 +263,7 @@ def test_bigquery_is_read_but_not_written_row_by_row(tmp_path: Path, monkeypatch
     bigquery.execute("CREATE TABLE tickets AS SELECT 'a' AS id")
     with read_rows(bigquery.hook, "SELECT id FROM `tickets`") as rows:
         assert list(rows) == [("a",)]
-    with pytest.raises(ResultsTableError, match=r"cannot be written row by row.*landed_file=True"):
+    with pytest.raises(ResultsTableError, match=r"cannot be written row by row.*replace table by results_file"):
         open_sink(bigquery.hook, "results", COLUMNS).prepare()
 
 

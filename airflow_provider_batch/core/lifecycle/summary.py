@@ -191,7 +191,7 @@ class LandingResult(msgspec.Struct, frozen=True, omit_defaults=True):
     lanes: dict[str, int]
     #: the list price, what was paid and saved, and whether the deadline was met, in full sentences
     receipt: str
-    landed_file: str | None = None
+    results_file: str | None = None
     without_usage: int = 0
 
 
@@ -333,7 +333,7 @@ def landing_result(summary: JobSummary, landed: Landed) -> LandingResult:
         reasons=landed.reasons,
         lanes=landed.lanes,
         receipt=receipt(landed),
-        landed_file=landed.file,
+        results_file=landed.file,
         without_usage=landed.without_usage,
     )
 

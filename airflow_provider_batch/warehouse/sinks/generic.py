@@ -158,8 +158,8 @@ class GenericSink(TableSink[_Plan]):
     def _make_plan(self) -> _Plan:
         if not self._dialect.writable:
             raise self._targets[0].error(
-                "cannot be written row by row: this hook runs a job for each row and cannot bind values. Set "
-                "landed_file=True on BatchResultsOperator, leave out table, and load the file from staging."
+                "cannot be written row by row: this hook runs a job for each row and cannot bind values. On "
+                "BatchResultsOperator, replace table by results_file, and load that file into the table."
             )
         with translate_errors(self._hook, self._prepare_action, self._consequence):
             location = self._find_table()

@@ -48,7 +48,7 @@ def test_fields_without_a_value_are_not_returned(folder: LocalFolder) -> None:
     summary = summary_of(folder)
     assert "final_pass" not in msgspec.to_builtins(wait_result(summary))
     result = msgspec.to_builtins(landing_result(summary, LANDED))
-    assert "landed_file" not in result
+    assert "results_file" not in result
     assert (result["table"], result["tokens"], result["standard_cost_usd"]) == ("labels", {"input": 7}, None)
 
 
