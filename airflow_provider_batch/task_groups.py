@@ -30,7 +30,7 @@ _GROUP_ARGUMENTS = frozenset({"results_conn_id", "outlets", "approve_above_usd",
 register("batch_job", _GROUP_ARGUMENTS)
 
 #: arguments that can keep the rows of mapped jobs apart in a results table that they share
-_DISTINGUISHING_ARGUMENTS = ("sql", "parameters", "custom_id", "results_conn_id", "table", "key")
+_DISTINGUISHING_ARGUMENTS = ("sql", "rows", "parameters", "custom_id", "results_conn_id", "table", "key")
 
 
 class _LandingOutput(PlainXComArg):
@@ -54,10 +54,10 @@ class _LandingOutput(PlainXComArg):
 
 @task_group(group_id="batch_job")
 def batch_job(**arguments: Any) -> Any:
-    """Send one request per row of a query through the Batch API and land the answers: submit >> wait >> land.
+    """Send one request per row through the Batch API and land the answers: submit >> wait >> land.
 
     Takes the arguments of `BatchSubmitOperator`, `BatchSensor` and `BatchResultsOperator`, except those that every
-    Airflow task has. Rows are read from `warehouse_conn_id`, and answers land there too, unless `results_conn_id` is
+    Airflow task has. `sql` is read from `warehouse_conn_id`, and answers land there too, unless `results_conn_id` is
     given. `outlets` are passed to the landing.
 
     With `approve_above_usd`, the group is submit >> approve >> wait >> land. Submit sends only the canary, and then a

@@ -26,6 +26,7 @@ from airflow_provider_batch.demo import tickets as demo
 from tests.postgres import Database
 
 if TYPE_CHECKING:
+    from airflow_provider_batch.warehouse.read import Rows
     from airflow_provider_batch.worker.build import Plan
 
 CHAT = "/v1/chat/completions"
@@ -103,6 +104,15 @@ def fill_duckdb(path: Path, count: int) -> None:
     rows_file.unlink()
 
 
+def read_tickets() -> Rows:
+    """Return the rows of the query on the connection `warehouse`."""
+    # This imports Airflow, too.
+    from airflow_provider_batch.warehouse.connect import sql_hook
+    from airflow_provider_batch.warehouse.read import read_rows
+
+    return read_rows(sql_hook("warehouse"), SQL, exact=True)
+
+
 def make_plan() -> Plan:
     """Return a job like the README's: a system prompt, a prompt from two columns, a schema and a carried column."""
     # This imports Airflow, which reads AIRFLOW_HOME, so it must only run once a temporary home is set.
@@ -119,8 +129,6 @@ def make_plan() -> Plan:
             output_schema=strict_schema(Ticket),
             author_schema=author_schema(Ticket),
         ),
-        sql=SQL,
-        parameters=None,
         carry=["label"],
         context={"params": {}, "run_id": "manual__1"},
         openai_conn_id="openai_default",

@@ -47,12 +47,11 @@ def prepare_job(folder: str) -> Callable[[], int]:
     from airflow_provider_batch.core.ledger.ledger import seal
     from airflow_provider_batch.core.ledger.records import CollectedFile, Created, Intent, Settled, Uploaded
     from airflow_provider_batch.staging.local import LocalFolder
-    from airflow_provider_batch.warehouse.connect import sql_hook
     from airflow_provider_batch.worker.build import build
 
     def run() -> int:
         job = LocalFolder(Path(folder) / "job")
-        ledger = seal(job, build(data.make_plan(), sql_hook("warehouse"), job).manifest)
+        ledger = seal(job, build(data.make_plan(), data.read_tickets(), job).manifest)
         now = datetime.now(UTC)
         for shard in ledger.manifest.shards:
             name, size, digest = f"{ledger.prefix}/collected/{shard.name}.1/output.jsonl", 0, hashlib.sha256()

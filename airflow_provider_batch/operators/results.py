@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -303,7 +303,11 @@ class BatchResultsOperator(CheckedMapping, NamedByMapping, BaseOperator):
         table_name, address = parse_text("table", table), parse_results_file("results_file", results_file)
         self._check_destination(table_name, address)
         sink: Sink | None = None
-        if table_name is not None:
+        # a new table would have columns of the wrong type
+        has_unknown_types = not manifest.requests and any(not column.native_type for column in manifest.carry)
+        if table_name is not None and has_unknown_types:
+            sink = _NoRows()
+        elif table_name is not None:
             sink = open_sink(
                 sql_hook(require_conn_id("warehouse_conn_id", warehouse_conn_id)),
                 table_name,
@@ -369,6 +373,17 @@ class BatchResultsOperator(CheckedMapping, NamedByMapping, BaseOperator):
             self.log.warning(
                 "%s %s, %s: %s", format_count(reason.rows, "row"), reason.outcome, reason.code, reason.message
             )
+
+
+class _NoRows:
+    """The sink of a job without rows, which leaves the results table as it is."""
+
+    def prepare(self) -> None:
+        pass
+
+    def write(self, rows: Iterable[tuple[Any, ...]]) -> None:
+        for _ in rows:
+            pass
 
 
 def _no_destination_error() -> InputError:

@@ -1,4 +1,4 @@
-"""`BatchSubmitOperator`: turns the rows of a query into a sealed job and submits its batches."""
+"""`BatchSubmitOperator`: turns rows into a sealed job and submits its batches."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ from airflow_provider_batch.core.arguments import (
     parse_parameters,
     parse_table,
     parse_templated,
+    parse_text,
     replace_runtime_values,
     require_conn_id,
     require_text,
@@ -57,10 +58,14 @@ from airflow_provider_batch.exceptions import InputError, JobHeldError
 from airflow_provider_batch.hooks.batch import BatchHook
 from airflow_provider_batch.links.batch import BatchJobLink
 from airflow_provider_batch.operators.landings import check_landings, check_waits, landing_tables
+from airflow_provider_batch.sources.open import ResolvedRows, check_rows, has_templates
+from airflow_provider_batch.sources.source import RowSource
 from airflow_provider_batch.staging.layout import check_budgets_reachable, check_reachable, job_folder, staging_root
 from airflow_provider_batch.staging.local import LocalFolder
 from airflow_provider_batch.warehouse.connect import sql_hook
+from airflow_provider_batch.warehouse.read import read_rows
 from airflow_provider_batch.warehouse.reused_table import ReusedTable
+from airflow_provider_batch.worker.airflow_arguments import as_output
 from airflow_provider_batch.worker.airflow_errors import airflow_failures, canary_error
 from airflow_provider_batch.worker.build import Plan
 from airflow_provider_batch.worker.canary_preview import read_canary
@@ -90,7 +95,7 @@ PREVIEW_TEXT_KEY = "preview_text"
 #: parsers of the template fields that are not row arguments
 _TEMPLATED: Mapping[str, Callable[[str, Any], Any]] = {
     "warehouse_conn_id": require_conn_id,
-    "sql": require_text,
+    "sql": parse_text,
     "max_rows": parse_count,
     "parameters": parse_parameters,
     "endpoint": require_text,
@@ -111,7 +116,9 @@ _TEMPLATED: Mapping[str, Callable[[str, Any], Any]] = {
 
 
 class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
-    """Send one request per row of a SQL query through the Batch API, and return a reference to the job.
+    """Send one request per row through the Batch API, and return a reference to the job.
+
+    The rows are those of a SQL query (`sql`), or others that the author has in hand (`rows`).
 
     The rows are rendered, checked, priced and sealed in staging before anything is uploaded. The task then creates as
     many batches as the provider accepts; `BatchSensor` submits the rest. The task returns `job_uid`, `ledger` (the
@@ -119,10 +126,10 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
     `reused`, `shards` (input files), `estimate` and `preview`. Pass this reference as `job` to `BatchSensor` and
     `BatchResultsOperator`.
 
-    **Running it again.** A retry continues from the sealed files and never reads the warehouse again. When the task is
+    **Running it again.** A retry continues from the sealed files and never reads the rows again. When the task is
     cleared, it reads and renders the rows again, which is free, and compares them with the sealed ones. Rows with the
-    same custom_id and the same request keep their batch and their answer. All other rows are sent. Rows that the query
-    no longer returns are not landed again.
+    same custom_id and the same request keep their batch and their answer. All other rows are sent. Rows that are
+    no longer there are not landed again.
 
     **The estimate** is a range, based on estimated token counts. Where the extra `tokens` is installed, the prompts of
     the first 1,000 requests of each model and of 1 % of the others are counted exactly, and the estimate of the rest is
@@ -141,9 +148,15 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
     **Arguments** are checked while the DAG is parsed, as far as they are known then, and the others before anything is
     sent. Numbers and switches may be text, as forms pass them: "no" and "false" are False.
 
-    :param sql: one SELECT statement. Templated by Airflow; a value that ends in `.sql` is read as a file.
+    :param sql: one SELECT statement. Templated by Airflow; a value that ends in `.sql` is read as a file. Give either
+        `sql` or `rows`.
+    :param rows: the rows, without a query: a list of dicts; the output of a task that returns one, as in
+        `rows=load()`; a data frame of pandas, polars or Arrow; or the address of files (NDJSON, CSV, Parquet), such as
+        `"s3://aws_default@bucket/{{ ds }}/*.parquet"`. Addresses are templated by Airflow, and the rows themselves
+        never are. `docs/rows.md` describes them all.
     :param custom_id: row template for the caller's key of a row. Must be unique within the job; never rewritten.
-    :param warehouse_conn_id: connection to read from. Any connection whose hook is a `DbApiHook` works.
+    :param warehouse_conn_id: connection to read `sql` from. Any connection whose hook is a `DbApiHook` works. With
+        `rows`, only `reuse_from` needs it.
     :param max_rows: maximum number of rows to send; the rows after the first `max_rows` are left out, and the log says
         so. Sort the rows in the SQL to select the same ones in every run. Default: all rows.
     :param parameters: values for the placeholders in `sql`, in the style of the database driver.
@@ -159,7 +172,7 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
         arguments fill in.
     :param request: function that takes the row as a dict and returns the request body, or the import path of such a
         function. Replaces `prompt` and `system`.
-    :param carry: columns of the query to land next to the answer, with the types they have in the source: a list of
+    :param carry: columns of the rows to land next to the answer, with the types they have in the source: a list of
         names, or one name.
     :param max_cost_usd: budget of the job, in US dollars. The task fails if the lowest estimate exceeds it. While the
         job runs, no batch is created that could exceed the budget, and rows that are not sent for this reason land as
@@ -193,7 +206,7 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
         exist yet, as on the first run of a job that lands in it, every row is sent.
     :param canary: number of requests per model, at most 20, to send synchronously before anything is uploaded: on the
         flex tier, at the price of a batch, if the model has it, and otherwise at the standard price; 0 sends none. They
-        come from all over the query, and are at most a quarter of the model's requests, rounded up. Their answers land
+        come from all over the rows, and are at most a quarter of the model's requests, rounded up. Their answers land
         like all others. Submit fails, and nothing is uploaded, if no canary request of a model gets a usable answer
         (all of them are cut off, empty, refused, invalid against the schema, or failed for a reason that does not
         concern a single row), or if even the low end of the estimate by their answers exceeds `max_cost_usd`. Default:
@@ -220,7 +233,7 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
         sends them one by one on OpenAI's flex tier, which costs the same and usually answers within minutes; the task
         sends 16 at a time and ends when all are answered. "auto" selects "flex" for jobs of up to 300 rows, and
         otherwise "batch". Rows that flex does not take, and models without flex, are sent in batches. Default: "batch".
-    :param on_empty: what to do if the query returns no rows: "succeed", "skip" or "fail".
+    :param on_empty: what to do if there are no rows: "succeed", "skip" or "fail".
     :raises AirflowFailException: if the arguments or the rows are wrong. Nothing was uploaded.
     :raises JobHeldError: if the account or the connection needs attention. Fix it, then clear the task.
     """
@@ -228,6 +241,7 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
     template_fields: Sequence[str] = (
         "warehouse_conn_id",
         "sql",
+        "rows",
         "max_rows",
         "parameters",
         "endpoint",
@@ -263,7 +277,8 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
     def __init__(
         self,
         *,
-        sql: str,
+        sql: str | None = None,
+        rows: Any = None,
         custom_id: Any = None,
         warehouse_conn_id: str = "warehouse",
         max_rows: int | str | None = None,
@@ -301,7 +316,8 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.warehouse_conn_id = warehouse_conn_id
-        self.sql = sql
+        self.sql: Any = sql
+        self.rows: Any = as_output(rows)
         self.max_rows: Any = max_rows
         self.parameters: Any = parameters
         self.custom_id = custom_id
@@ -338,6 +354,7 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
         check_templated(self, _TEMPLATED)
         read_limits(self.limits)
         Prices(self.prices)
+        self._check_source()
         self._check_row_arguments()
 
     @classmethod
@@ -381,8 +398,23 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
             self.resolve_template_files()
             for name in ROW_ARGUMENTS:
                 setattr(self, name, resolve(getattr(self, name), context))
-            template_fields = [field for field in template_fields if field not in ROW_ARGUMENTS]
+            self.rows = self._resolve_rows(context, jinja_env, seen_oids)
+            template_fields = [field for field in template_fields if field not in (*ROW_ARGUMENTS, "rows")]
         super()._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
+
+    def _resolve_rows(self, context: Any, jinja_env: Any, seen_oids: set[int]) -> ResolvedRows | None:
+        """Return the value of `rows`, resolved. Only addresses that the author wrote are rendered, never a row.
+
+        :param seen_oids: ids of values that come from other tasks, which Airflow does not render.
+        """
+        rows = self.rows
+        if rows is None or isinstance(rows, ResolvedRows):
+            return rows
+        if has_templates(rows):
+            rows = self.render_template(rows, context, jinja_env, seen_oids)
+        elif is_runtime_value(rows):
+            rows = resolve(rows, context)
+        return None if none_if_blank(rows) is None else ResolvedRows(rows)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Seal the job if it is not sealed yet, then create as many batches as the provider accepts."""
@@ -395,6 +427,7 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
 
     def _execute(self, context: Context) -> Reference:
         parse_templated(self, _TEMPLATED)
+        self._check_source()
         check_waits(self, context)
         hook = BatchHook(conn_id=self.openai_conn_id)
         source = self._source(context, hook)
@@ -487,9 +520,7 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
         return Plan(
             key=job_key(context),
             spec=spec,
-            sql=self.sql,
             max_rows=self.max_rows,
-            parameters=self.parameters,
             carry=self.carry,
             context=row_context(context),
             openai_conn_id=self.openai_conn_id,
@@ -515,11 +546,18 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
         plan = self._plan(context, hook)
         return Source(
             plan,
-            conn_id=self.warehouse_conn_id,
+            origin=f"connection {self.warehouse_conn_id}" if self.rows is None else str(self.rows),
+            open_rows=self._open_rows,
             reused_table=self._open_reused_table,
             root=staging_root(self.staging),
             has_explicit_token_limit=hook.has_explicit_token_limit(self.limits),
         )
+
+    def _open_rows(self) -> RowSource:
+        if self.rows is None:
+            return read_rows(sql_hook(self.warehouse_conn_id), self.sql, self.parameters, exact=True)
+        rows: ResolvedRows = self.rows
+        return rows.open()
 
     def _open_reused_table(self) -> ReusedTable | None:
         table_ref = self.reuse_from
@@ -562,10 +600,27 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
 
     def _handle_no_rows(self) -> None:
         if self.on_empty == SKIP:
-            raise AirflowSkipException("The query returned no rows.")
+            raise AirflowSkipException("There are no rows.")
         if self.on_empty == FAIL:
-            raise InputError("The query returned no rows, and on_empty is 'fail'. Nothing was uploaded.")
-        self.log.info("The query returned no rows, so there is nothing to send.")
+            raise InputError("There are no rows, and on_empty is 'fail'. Nothing was uploaded.")
+        self.log.info("There are no rows, so there is nothing to send.")
+
+    def _check_source(self) -> None:
+        """Check that the rows come from exactly one source.
+
+        :raises InputError: if there is none, or several, or if the value of `rows` cannot hold rows.
+        """
+        has_sql, has_rows = none_if_blank(self.sql) is not None, none_if_blank(self.rows) is not None
+        if has_sql == has_rows:
+            raise InputError(
+                f"The rows come {'from both sql and rows' if has_sql else 'from nowhere'}. Give exactly one of them: "
+                "sql for a query of the warehouse, or rows for a list of dicts, the output of a task, a data frame or "
+                "the address of files."
+            )
+        if has_rows and none_if_blank(self.parameters) is not None:
+            raise InputError("parameters: These are values for the placeholders of sql, but the rows come from rows.")
+        if has_rows and not isinstance(self.rows, ResolvedRows):
+            check_rows(self.rows)
 
     def _check_row_arguments(self) -> None:
         """Check the row arguments, with stand-ins for values that are not known while the DAG is parsed."""

@@ -24,8 +24,8 @@ def parse_job(name: str, job: Any) -> Any:
 
     :raises InputError: if the value cannot become the reference to a job.
     """
-    if isinstance(job, (BaseOperator, MappedOperator)) and _submits(job):
-        job = job.output
+    if _submits(job):
+        job = as_output(job)
     if isinstance(job, PlainXComArg):
         _check_output(name, job)
     elif isinstance(job, XComArg):
@@ -60,6 +60,11 @@ def _not_a_job(name: str, task_id: str) -> InputError:
         "this task really returns the reference to a job, use a template: "
         f"\"{{{{ ti.xcom_pull(task_ids='{task_id}') }}}}\"."
     )
+
+
+def as_output(value: Any) -> Any:
+    """Return the output of a task in the place of the task itself, and any other value unchanged."""
+    return value.output if isinstance(value, (BaseOperator, MappedOperator)) else value
 
 
 def _check_output(name: str, job: PlainXComArg) -> None:

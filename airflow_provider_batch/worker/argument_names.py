@@ -26,6 +26,7 @@ _NAMES_ELSEWHERE = {
         *("sql_conn_id", "input_conn_id", "db_conn_id", "database_conn_id", "source_conn_id", "postgres_conn_id"),
         *("snowflake_conn_id", "gcp_conn_id", "mysql_conn_id", "sqlite_conn_id", "duckdb_conn_id", "output_conn_id"),
     ),
+    "rows": ("data", "records", "input_rows", "input_data", "dataframe", "df", "items", "input_path", "input_file"),
     "sql": ("input_sql", "query", "statement", "select", "sql_query"),
     "parameters": ("sql_params", "query_params"),
     "model": ("model_id", "model_name", "llm_model", "engine", "deployment", "deployment_name"),

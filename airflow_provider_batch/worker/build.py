@@ -1,4 +1,4 @@
-"""Turns the rows of a query into the shards of a job: read, render, pack, price, check the budget.
+"""Turns rows into the shards of a job: read, render, pack, price, check the budget.
 
 Nothing is uploaded here. Every mistake in the arguments or the rows is found here. A build that fails leaves files
 without a seal, which nothing reads.
@@ -7,14 +7,13 @@ without a seal, which nothing reads.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import islice
 from typing import Any
 
 import msgspec
-from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.core.formatting import format_count, format_usd
 from airflow_provider_batch.core.ledger.folder import Folder
@@ -31,14 +30,14 @@ from airflow_provider_batch.core.requests.answer_size import dimensions_of
 from airflow_provider_batch.core.requests.endpoints import EMBEDDINGS
 from airflow_provider_batch.core.requests.render import Request, RequestSpec, compile_renderer
 from airflow_provider_batch.core.requests.row import Columns, UnknownColumnError
-from airflow_provider_batch.core.schema.columns import Column
+from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.core.schema.judge import SchemaJudge
 from airflow_provider_batch.core.schema.native import plain
 from airflow_provider_batch.core.sealing.carry import CarriedColumns
 from airflow_provider_batch.core.sealing.reuse_generation import PreviousGeneration, RowSet
 from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.exceptions import BudgetError, InputError
-from airflow_provider_batch.warehouse.read import Rows, read_rows
+from airflow_provider_batch.sources.source import RowSource
 from airflow_provider_batch.warehouse.reused_table import ReusedTable
 from airflow_provider_batch.worker.reuse import RenderedRow, with_reused_answers
 
@@ -53,8 +52,6 @@ class Plan(msgspec.Struct, frozen=True):
 
     key: JobKey
     spec: RequestSpec
-    sql: str
-    parameters: Sequence[Any] | Mapping[str, Any] | None
     carry: list[str]
     #: plain values that row templates can see besides `row`
     context: dict[str, Any]
@@ -72,7 +69,7 @@ class Plan(msgspec.Struct, frozen=True):
     #: number of requests per model that are sent synchronously before anything is uploaded
     canary: int = 0
     ignore_canary: bool = False
-    #: maximum number of rows to read from the query; None reads all
+    #: maximum number of rows to send; None sends all
     max_rows: int | None = None
     #: days that staging keeps the job; None means the configured number
     retention_days: float | None = None
@@ -94,7 +91,7 @@ class Build(msgspec.Struct, frozen=True):
 
     manifest: Manifest
     sample: list[dict[str, Any]]
-    #: whether the query has more rows than `max_rows`
+    #: whether the source has more rows than `max_rows`
     has_more_rows: bool = False
     #: number of rows that stay in a shard of an earlier generation
     kept_rows: int = 0
@@ -104,7 +101,7 @@ class Build(msgspec.Struct, frozen=True):
 
 def build(
     plan: Plan,
-    warehouse: DbApiHook,
+    source: RowSource,
     folder: Folder,
     generation: int = 1,
     *,
@@ -113,16 +110,17 @@ def build(
 ) -> Build:
     """Read and render every row into shards in the folder, check and price them, and check the budget.
 
+    :param source: the rows. Entered and read once.
     :param reuse: a results table. Rows whose request succeeded there are not sent. It need not exist yet.
     :param previous: the previous generation. Rows that were sent there are not sent again, and the price covers only
         the others.
     :raises ResultsTableError: if `reuse` is not a results table, before anything else is read.
     :raises InputError: or a subclass, naming the row, column or argument.
-    :raises WarehouseError: if the query fails.
+    :raises WarehouseError: if the source is a query, and it fails.
     """
     table = reuse if reuse is not None and reuse.check() else None
     builder = _Builder(plan, folder, generation, previous)
-    shards = builder.shards_of(warehouse, table)
+    shards = builder.shards_of(source, table)
     # what earlier jobs learned may be out of date, so it is shown but never makes the budget check fail
     check_budget(
         builder.estimator.finish(), ceilings_of(plan.max_cost_usd, plan.max_run_cost_usd, plan.connection_budget)
@@ -161,14 +159,17 @@ class _Builder:
         self._kept_rows = 0
         self._has_more_rows = False
 
-    def shards_of(self, warehouse: DbApiHook, reused_table: ReusedTable | None) -> list[Shard]:
-        """Read and render the rows of the query into shards in the folder.
+    def shards_of(self, source: RowSource, reused_table: ReusedTable | None) -> list[Shard]:
+        """Read and render the rows of the source into shards in the folder.
 
         :param reused_table: answers of earlier jobs. Rows that have an answer there are not sent.
         """
         plan = self._plan
         try:
-            with read_rows(warehouse, plan.sql, plan.parameters, exact=True) as rows:
+            with source as rows:
+                if not rows.columns:  # rows that come from no query have no columns if there are none
+                    self._carry = [Column(name, ColumnType.TEXT) for name in plan.carry]
+                    return self._sealer.finish()
                 renderer = compile_renderer(plan.spec, rows.columns, plan.context)
                 carried_columns = _carried_columns(plan.carry, rows)
                 row_iterator = iter(rows)
@@ -273,12 +274,12 @@ def _choose_lane(plan: Plan, requests: int) -> Lane:
     return plan.lane or (Lane.FLEX if requests <= AUTO_LANE_ROWS else Lane.BATCH)
 
 
-def _carried_columns(names: list[str], rows: Rows) -> CarriedColumns:
-    query_columns = Columns(rows.columns)
+def _carried_columns(names: list[str], rows: RowSource) -> CarriedColumns:
+    columns = Columns(rows.columns)
     positions = []
     for name in names:
         try:
-            positions.append(query_columns.index(name))
+            positions.append(columns.index(name))
         except UnknownColumnError as error:
             raise InputError(f"carry: {error} Nothing was uploaded.") from error
     native_types = [rows.native_types[position] for position in positions]

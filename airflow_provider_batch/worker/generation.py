@@ -1,7 +1,7 @@
 """Opens the generation of a job that a submit task works on, and seals it if necessary.
 
 `core.lifecycle.generation` decides whether the task continues, compares or starts over. This module carries that out:
-it reads the warehouse and seals.
+it reads the rows and seals.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from airflow_provider_batch.core.provider.limits import Limits, describe_limits
 from airflow_provider_batch.core.sealing.reuse_generation import PreviousGeneration
 from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.hooks.batch import BatchHook
-from airflow_provider_batch.warehouse.connect import sql_hook
+from airflow_provider_batch.sources.source import RowSource
 from airflow_provider_batch.warehouse.reused_table import ReusedTable
 from airflow_provider_batch.worker.build import Build, Plan, build, check_budget
 from airflow_provider_batch.worker.cancel import cancel_job
@@ -44,8 +44,10 @@ class Source:
     """Where the rows of a job come from, and everything that is decided before they are read."""
 
     plan: Plan
-    #: id of the warehouse connection
-    conn_id: str
+    #: what the rows are read from, for the log
+    origin: str
+    #: returns the rows; called only if they are read
+    open_rows: Callable[[], RowSource]
     #: returns the table of `reuse_from`; called only if its answers may be used
     reused_table: Callable[[], ReusedTable | None]
     #: root of staging, where earlier jobs left what they learned
@@ -63,17 +65,17 @@ class Source:
         learned = load_lessons(self.root, plan.openai_conn_id, plan.key, log)
         if self.has_explicit_token_limit:
             learned = msgspec.structs.replace(learned, limits={})
-        log.info("Reading rows from connection %s", self.conn_id)
+        log.info("Reading rows from %s", self.origin)
         result = build(
             msgspec.structs.replace(plan, learned=learned),
-            sql_hook(self.conn_id),
+            self.open_rows(),
             folder,
             decision.generation,
             reuse=self.reused_table() if decision.reuse else None,
             previous=PreviousGeneration(previous) if previous is not None else None,
         )
         if result.has_more_rows:
-            log.info("The query returns more than max_rows=%s rows; the rest are not sent", plan.max_rows)
+            log.info("There are more than max_rows=%s rows; the rest are not sent", plan.max_rows)
         return result
 
 
@@ -116,18 +118,18 @@ class Sealing:
                 return self._seal(decision, previous_valid_generation(self.folder, manifest))
             case Action.COMPARE:
                 self.log.info(
-                    "Job %s was already submitted; comparing its rows with those of the query", manifest.job_uid
+                    "Job %s was already submitted; comparing its rows with the current ones", manifest.job_uid
                 )
                 return self._seal(decision, newest)
         self.log.info(
-            "Continuing with job %s, sealed at %s; the warehouse is not read again",
+            "Continuing with job %s, sealed at %s; the rows are not read again",
             manifest.job_uid,
             manifest.sealed_at.isoformat(timespec="seconds"),
         )
         return newest
 
     def _seal(self, decision: Decision, previous: Ledger | None) -> Ledger:
-        """Read the warehouse and seal.
+        """Read the rows and seal.
 
         :param previous: the generation whose unchanged rows are kept.
         """

@@ -26,7 +26,7 @@ class RenderedRow(NamedTuple):
     request: Request
     #: values of the carried columns
     carry: list[Any]
-    #: number of the row in the result of the query, from 1
+    #: number of the row, from 1
     number: int
 
 

@@ -55,7 +55,7 @@ def test_a_template_with_an_unknown_column_is_rejected(submit_error: Callable[..
 def test_an_unknown_carried_column_is_rejected(submit_error: Callable[..., str]) -> None:
     error = submit_error(carry=["labels"])
 
-    assert error.startswith("InputError: carry: The query has no column 'labels'")
+    assert error.startswith("InputError: carry: There is no column 'labels'")
     assert "Did you mean 'label'?" in error
 
 

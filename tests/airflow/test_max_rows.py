@@ -35,7 +35,7 @@ def test_the_log_reports_that_the_query_returns_more_rows(
     assert query(warehouse, "SELECT custom_id FROM answers ORDER BY 1") == [(f"t{n}",) for n in range(max_rows)]
     assert result.state == "success"
     output = "".join(capfd.readouterr())
-    assert (f"The query returns more than max_rows={max_rows} rows; the rest are not sent" in output) == is_logged
+    assert (f"There are more than max_rows={max_rows} rows; the rest are not sent" in output) == is_logged
 
 
 @pytest.mark.parametrize("max_rows", [-1, 1.5, "many", True])

@@ -31,14 +31,13 @@ from airflow_provider_batch.core.requests.render import RequestSpec
 from airflow_provider_batch.exceptions import BudgetError
 from airflow_provider_batch.staging.layout import open_folder
 from airflow_provider_batch.staging.object_store import PART_BYTES
+from airflow_provider_batch.warehouse.read import read_rows
 from airflow_provider_batch.worker.build import Plan, build, check_canary
 from tests.bucket import Bucket
 
 PLAN = Plan(
     key=JobKey("dag", "submit", "run"),
     spec=RequestSpec(custom_id="{{ row.id }}", model="gpt-5-mini", prompt="{{ row.body }}"),
-    sql="SELECT id, body FROM tickets",
-    parameters=None,
     carry=["id"],
     context={},
     openai_conn_id="openai_default",
@@ -92,7 +91,7 @@ def open_store_folder(filesystem: MemoryFileSystem) -> Folder:
 
 def build_and_seal(warehouse: SqliteHook, folder: Folder) -> None:
     """Do what the submit task does until the job is sealed."""
-    seal(folder, build(PLAN, warehouse, folder).manifest)
+    seal(folder, build(PLAN, read_rows(warehouse, "SELECT id, body FROM tickets", exact=True), folder).manifest)
 
 
 def count_sealed_requests(folder: Folder) -> int | None:

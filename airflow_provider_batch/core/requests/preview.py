@@ -90,7 +90,7 @@ def _describe_job(manifest: Manifest, estimate: Estimate, tables: Sequence[str])
             "earlier job"
         )
     if manifest.has_more_rows:
-        rows += ". The query returns more rows, which will not be sent"
+        rows += ". There are more rows, which will not be sent"
     lines = [
         f"- **Cost: {_describe_cost(estimate)}**, {_describe_ceiling(manifest.max_cost_usd, estimate)}",
         rows,

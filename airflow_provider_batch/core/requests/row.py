@@ -1,4 +1,4 @@
-"""A row of the query as templates see it: its columns and nothing else."""
+"""A row as templates see it: its columns and nothing else."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class UnknownColumnError(LookupError):
 
 
 class Columns:
-    """The column names of a query, in order.
+    """The column names of a job's rows, in order.
 
     A name must match a column exactly, or case-insensitively if only one column matches that way: warehouses fold the
     case of unquoted names, some to upper case, some to lower case.
@@ -30,7 +30,7 @@ class Columns:
         self._by_folded_name: dict[str, list[int]] = {}
         for index, name in enumerate(self.names):
             if name in self._exact:
-                raise InputError(f"sql: The query returns the column {name!r} twice. Rename one of them with AS.")
+                raise InputError(f"There are two columns named {name!r}. Give each its own name.")
             self._exact[name] = index
             self._by_folded_name.setdefault(name.casefold(), []).append(index)
 
@@ -38,8 +38,7 @@ class Columns:
         """Return the position of a column in the row tuple. Raises UnknownColumnError."""
         if not isinstance(name, str):
             raise UnknownColumnError(
-                f"row[{name!r}] is not a column: columns can only be accessed by name. "
-                f"The query returns {self._describe_names()}."
+                f"row[{name!r}] is not a column: columns can only be accessed by name. {self._describe_names()}"
             )
         position = self._exact.get(name)
         if position is not None:
@@ -50,21 +49,20 @@ class Columns:
         if matches:
             choices = ", ".join(repr(self.names[index]) for index in matches)
             raise UnknownColumnError(
-                f"The column name {name!r} is ambiguous: the query returns {choices}. Use one of these spellings."
+                f"The column name {name!r} is ambiguous: the columns include {choices}. Use one of these spellings."
             )
         similar = difflib.get_close_matches(name.casefold(), self._by_folded_name, n=1)
         hint = f" Did you mean {self.names[self._by_folded_name[similar[0]][0]]!r}?" if similar else ""
         raise UnknownColumnError(
-            f"The query has no column {name!r}.{hint} It returns {self._describe_names()}. "
-            "(`row` has only columns, no methods.)"
+            f"There is no column {name!r}.{hint} {self._describe_names()} (`row` has only columns, no methods.)"
         )
 
     def _describe_names(self) -> str:
         if not self.names:
-            return "no columns"
+            return "The rows have no columns."
         names = ", ".join(self.names[:_MAX_NAMES])
         remaining = len(self.names) - _MAX_NAMES
-        return f"{names} and {remaining:,} more" if remaining > 0 else names
+        return f"The columns are {names}{f' and {remaining:,} more' if remaining > 0 else ''}."
 
 
 class Row:
@@ -93,5 +91,5 @@ def lookup(row: Row, name: Any) -> Any:
 
 
 def row_to_dict(row: Row) -> dict[str, Any]:
-    """Return the row as a dict of column name to value, in the order of the query."""
+    """Return the row as a dict of column name to value, in the order of the columns."""
     return dict(zip(row._columns.names, row._values, strict=True))

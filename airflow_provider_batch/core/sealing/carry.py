@@ -73,7 +73,7 @@ def type_of(value: Any) -> ColumnType:
 
 
 class CarriedColumns:
-    """The carried columns of a query.
+    """The carried columns of a job.
 
     Picks their values from each row, records their types and prepares the values for JSON.
     """
@@ -96,7 +96,7 @@ class CarriedColumns:
     def take(self, row: tuple[Any, ...], number: int) -> list[Any]:
         """Return the carried values of a row, ready for JSON.
 
-        :param number: number of the row in the result of the query, from 1.
+        :param number: number of the row, from 1.
         :raises InputError: if no column type can hold a value; the message names the row and column.
         """
         values = []
@@ -112,7 +112,8 @@ class CarriedColumns:
                 except (TypeError, RecursionError) as error:
                     raise InputError(
                         f"carry: row {number} has a value in column {self._names[index]!r} that no column type can "
-                        f"hold ({error}). Nothing was uploaded. Cast the column in the SQL, for example to text."
+                        f"hold ({error}). Nothing was uploaded. Convert it where the rows come "
+                        "from, for example to text."
                     ) from None
             values.append(value)
         return values

@@ -56,7 +56,7 @@ def test_the_approval_shows_the_estimate_and_the_first_answers_and_then_the_rows
     assert "- **Table:** ` approved `" in decision
     assert sql in decision
     assert decision.count("\nAnswer to ` ") == 2
-    assert "The query returns more rows, which will not be sent" in details["body"]
+    assert "There are more rows, which will not be sent" in details["body"]
     assert "````text\n" in details["body"]
     assert "2 requests were sent already, to see what comes back: 2 succeeded. That cost " in details["body"]
     assert "Its answer: **succeeded**, " in details["body"]

@@ -289,7 +289,7 @@ def test_an_exception_in_a_template_is_an_error_that_names_the_row() -> None:
 
 def test_an_unknown_column_that_another_column_names_is_an_error_that_names_the_row() -> None:
     message = error_message(spec(prompt="{{ row[row.which] }}"), TemplateError, id="T-99", body="x", which="bodi")
-    assert message.startswith("Row 17 (custom_id 'T-99'), prompt: The query has no column 'bodi'")
+    assert message.startswith("Row 17 (custom_id 'T-99'), prompt: There is no column 'bodi'")
     assert "Did you mean 'body'?" in message
 
 
@@ -634,7 +634,7 @@ def test_an_unknown_column_is_found_without_rows(argument: str) -> None:
 
 
 def test_a_duplicate_column_is_found_without_rows() -> None:
-    with pytest.raises(InputError, match="returns the column 'id' twice"):
+    with pytest.raises(InputError, match="two columns named 'id'"):
         compile_renderer(spec(), ["id", "id", "body"], {})
 
 

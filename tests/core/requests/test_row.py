@@ -22,12 +22,12 @@ def test_a_column_is_found_case_insensitively_if_only_one_matches() -> None:
 
 
 def test_a_name_that_matches_two_columns_case_insensitively_is_ambiguous() -> None:
-    with pytest.raises(UnknownColumnError, match=r"'Id' is ambiguous: the query returns 'ID', 'id'"):
+    with pytest.raises(UnknownColumnError, match=r"'Id' is ambiguous: the columns include 'ID', 'id'"):
         Columns(["ID", "id"]).index("Id")
 
 
 def test_two_columns_of_the_same_name_are_rejected() -> None:
-    with pytest.raises(InputError, match="returns the column 'id' twice"):
+    with pytest.raises(InputError, match="two columns named 'id'"):
         Columns(["id", "title", "id"])
 
 

@@ -134,7 +134,7 @@ def test_an_unsupported_value_is_reported_with_its_row_and_column(value: Any) ->
     columns = CarriedColumns(["id", "span"], [1, 0])
     with pytest.raises(InputError) as error_info:
         columns.take((value, 1), 17)
-    for part in ("row 17", "'span'", "Nothing was uploaded", "Cast the column in the SQL"):
+    for part in ("row 17", "'span'", "Nothing was uploaded", "Convert it where the rows come from"):
         assert part in str(error_info.value)
 
 

@@ -1,0 +1,9 @@
+"""Rows from what an author has in hand: lists, iterators, data frames and files.
+
+source    what a source of rows is; `warehouse.read.Rows` is one, too
+plain     values of other libraries as plain Python values
+records   rows from dicts and similar objects, one at a time
+frames    rows from data frames and Arrow tables
+files     rows from files on object storage
+open      the argument `rows`: checks it and opens the source that it stands for
+"""
