@@ -381,9 +381,8 @@ class _NoRows:
     def prepare(self) -> None:
         pass
 
-    def write(self, rows: Iterable[tuple[Any, ...]]) -> None:
-        for _ in rows:
-            pass
+    def write(self, rows: Iterable[tuple[Any, ...]]) -> int:
+        return sum(1 for _ in rows)
 
 
 def _no_destination_error() -> InputError:
