@@ -13,6 +13,7 @@
             WarehouseConnectionError *
             AbsentTableError
             ResultsTableError *
+        FileStoreError
         StagingError
             LedgerError *
         ProviderError
@@ -41,6 +42,7 @@ __all__ = [
     "CapacityError",
     "CustomIdError",
     "EqualDigestsError",
+    "FileStoreError",
     "InputError",
     "JobHeldError",
     "LedgerError",
@@ -123,6 +125,10 @@ class ResultsTableError(WarehouseError):
     """Raised if the columns or the key of an existing results table do not fit the rows to be landed."""
 
     retry = False
+
+
+class FileStoreError(BatchError):
+    """Raised if the store of the files that rows name cannot be read. Nothing was sent."""
 
 
 class StagingError(BatchError):

@@ -24,6 +24,7 @@ SURFACE = {
         "CapacityError",
         "CustomIdError",
         "EqualDigestsError",
+        "FileStoreError",
         "InputError",
         "JobHeldError",
         "LedgerError",

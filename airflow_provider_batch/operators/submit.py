@@ -81,7 +81,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 #: arguments that Airflow resolves but does not render, because they are rendered once per row
-ROW_ARGUMENTS = ("custom_id", "model", "system", "prompt", "body", "request", "output_schema")
+ROW_ARGUMENTS = ("custom_id", "model", "system", "prompt", "files", "body", "request", "output_schema")
 #: choices for `delete_remote_files`
 DELETE_REMOTE_FILES = DELETE_NEVER, DELETE_AFTER_COLLECT = ("never", "after_collect")
 #: choices for `lane`
@@ -112,6 +112,7 @@ _TEMPLATED: Mapping[str, Callable[[str, Any], Any]] = {
     "stop_after_canary": parse_bool,
     "preview": parse_bool,
     "lane": partial(parse_choice, choices=LANES),
+    "files_root": parse_location,
 }
 
 
@@ -164,6 +165,15 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
     :param endpoint: `/v1/chat/completions`, `/v1/responses`, `/v1/embeddings`, `/v1/completions` or `/v1/moderations`.
     :param system: row template for the system message, or for the instructions of the Responses API.
     :param prompt: row template for the user message or the input. May be a list of content parts, or of inputs.
+    :param files: row template for the path of an image, a PDF or a sound that is added to the user message, such as
+        `"s3://aws_default@bucket/photos/{{ row.photo }}"`; a list of them; or dicts such as
+        `{"path": "…", "detail": "low"}`. It names a file on object storage or on a disk that every worker mounts. An
+        expression may yield a list of paths, and a path that renders blank adds nothing. The file is read when the row
+        is sealed and sent in base64. For `/v1/chat/completions` and `/v1/responses`. A row with a file that is missing
+        or cannot be used is not sent and lands as `invalid_input`. See `docs/files.md`.
+    :param files_root: address of the folder below which the files are. No row can read a file anywhere else. Default:
+        the text with which the templates in `files` begin, up to its last slash. Required if they begin with an
+        expression; paths may then be relative to it.
     :param output_schema: the expected shape of the answer, as JSON Schema or as anything that pydantic can validate: a
         model, a dataclass, a TypedDict, or a type such as `list[Item]`. Answers are judged by it. What is sent is made
         strict; `docs/structured-output.md` says how, and the log and the preview list the changes.
@@ -258,6 +268,7 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
         "stop_after_canary",
         "preview",
         "lane",
+        "files_root",
         *ROW_ARGUMENTS,
     )
     template_ext: Sequence[str] = (".sql",)
@@ -287,6 +298,8 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
         endpoint: str = "/v1/chat/completions",
         system: Any = None,
         prompt: Any = None,
+        files: Any = None,
+        files_root: str | None = None,
         output_schema: Any = None,
         max_output_tokens: int | str | None = None,
         body: Any = None,
@@ -325,6 +338,8 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
         self.endpoint = endpoint
         self.system = system
         self.prompt = prompt
+        self.files = files
+        self.files_root: Any = files_root
         self.output_schema = plain_schema(output_schema)
         self.max_output_tokens = parse_count("max_output_tokens", max_output_tokens, minimum=1)
         self.body = body
@@ -373,7 +388,7 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
         super().resolve_template_files()
         for name in ROW_ARGUMENTS:
             value = getattr(self, name)
-            if is_file_name(value):
+            if name != "files" and is_file_name(value):
                 setattr(self, name, self._read_text_file(name, value))
         self._check_row_arguments()
 
@@ -504,6 +519,8 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
             model=none_if_blank(self.model),
             system=none_if_blank(self.system),
             prompt=self.prompt,
+            files=none_if_blank(self.files),
+            files_root=none_if_blank(self.files_root),
             body=none_if_blank(self.body),
             request=none_if_blank(self.request),
             output_schema=None if schema is None or is_runtime_value(schema) else strict_schema(schema),
@@ -633,6 +650,8 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
             model=_known_part(none_if_blank(self.model), stand_in="{{ params }}"),
             system=_known_part(none_if_blank(self.system)),
             prompt=_known_part(self.prompt),
+            files=_known_part(none_if_blank(self.files), stand_in="/files/{{ row }}"),
+            files_root=none_if_blank(self.files_root) if is_final(self.files_root) else "/files/",
             body=_known_part(none_if_blank(self.body)),
             output_schema=None if is_runtime_value(self.output_schema) else self.output_schema,
         )

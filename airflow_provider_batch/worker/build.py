@@ -28,6 +28,7 @@ from airflow_provider_batch.core.provider.lane import Lane
 from airflow_provider_batch.core.provider.limits import Limits
 from airflow_provider_batch.core.requests.answer_size import dimensions_of
 from airflow_provider_batch.core.requests.endpoints import EMBEDDINGS
+from airflow_provider_batch.core.requests.file_parts import compact
 from airflow_provider_batch.core.requests.render import Request, RequestSpec, compile_renderer
 from airflow_provider_batch.core.requests.row import Columns, UnknownColumnError
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
@@ -39,6 +40,7 @@ from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.exceptions import BudgetError, InputError
 from airflow_provider_batch.sources.source import RowSource
 from airflow_provider_batch.warehouse.reused_table import ReusedTable
+from airflow_provider_batch.worker.file_reader import FileReader
 from airflow_provider_batch.worker.reuse import RenderedRow, with_reused_answers
 
 #: number of requests that a preview shows
@@ -97,6 +99,8 @@ class Build(msgspec.Struct, frozen=True):
     kept_rows: int = 0
     #: whether every row was already sent as it is now, so that there is nothing to seal
     is_unchanged: bool = False
+    #: number of rows that name no file although the job has `files`
+    rows_without_files: int = 0
 
 
 def build(
@@ -121,6 +125,7 @@ def build(
     table = reuse if reuse is not None and reuse.check() else None
     builder = _Builder(plan, folder, generation, previous)
     shards = builder.shards_of(source, table)
+    builder.check_files()
     # what earlier jobs learned may be out of date, so it is shown but never makes the budget check fail
     check_budget(
         builder.estimator.finish(), ceilings_of(plan.max_cost_usd, plan.max_run_cost_usd, plan.connection_budget)
@@ -157,6 +162,9 @@ class _Builder:
         self._carry: list[Column] = []
         self._sample: list[dict[str, Any]] = []
         self._kept_rows = 0
+        #: why the first invalid row cannot be sent
+        self._first_problem = ""
+        self._rows_without_files = 0
         self._has_more_rows = False
 
     def shards_of(self, source: RowSource, reused_table: ReusedTable | None) -> list[Shard]:
@@ -166,23 +174,32 @@ class _Builder:
         """
         plan = self._plan
         try:
-            with source as rows:
+            with source as rows, FileReader() as files:
                 if not rows.columns:  # rows that come from no query have no columns if there are none
                     self._carry = [Column(name, ColumnType.TEXT) for name in plan.carry]
                     return self._sealer.finish()
-                renderer = compile_renderer(plan.spec, rows.columns, plan.context)
+                renderer = compile_renderer(
+                    plan.spec, rows.columns, plan.context, files.read, max_bytes=plan.limits.bytes
+                )
                 carried_columns = _carried_columns(plan.carry, rows)
                 row_iterator = iter(rows)
+                first_rows = islice(row_iterator, plan.max_rows)
+                numbered_rows = (
+                    files.read_ahead(first_rows, lambda row: renderer.locations(plain(row)))
+                    if plan.spec.files is not None
+                    else first_rows
+                )
                 rendered_rows: Iterator[RenderedRow] = (
                     RenderedRow(renderer(plain(row), number), carried_columns.take(row, number), number)
-                    for number, row in enumerate(islice(row_iterator, plan.max_rows), start=1)
+                    for number, row in enumerate(numbered_rows, start=1)
                 )
                 if reused_table is not None:
                     rendered_rows = self._with_reused_answers(rendered_rows, reused_table)
                 for request, carry, number in rendered_rows:
                     self._seal_row(request, carry, number)
-                    if number <= SAMPLE_REQUESTS:
-                        self._sample.append({"custom_id": request.custom_id, "body": msgspec.json.decode(request.body)})
+                    if request.problem is None and len(self._sample) < SAMPLE_REQUESTS:
+                        body = compact(msgspec.json.decode(request.body), request.files)
+                        self._sample.append({"custom_id": request.custom_id, "body": body})
                 self._has_more_rows = plan.max_rows is not None and next(row_iterator, None) is not None
             self._carry = carried_columns.columns()
             return self._sealer.finish()
@@ -198,8 +215,13 @@ class _Builder:
         """Keep the row in its shard of the previous generation, or seal it unless it is a duplicate or reused."""
         sealer, previous = self._sealer, self._previous
         sha256 = sealer.sha256(request)
+        if self._plan.spec.files is not None:
+            self._count_files(request)
         if previous is not None:
             self._rowset.add(request.custom_id, sha256, carry)
+        if sealer.add_if_invalid(request, carry, number):
+            return
+        if previous is not None:
             shard = previous.shard_of(request, sha256)
             if shard is not None:
                 sealer.add_kept_row(request, carry, number, shard)
@@ -211,6 +233,22 @@ class _Builder:
             )
             sealer.add(request, carry, number, tokens)
 
+    def _count_files(self, request: Request) -> None:
+        if request.problem is not None:
+            self._first_problem = self._first_problem or f"{request.custom_id!r}: {request.problem.message}"
+        elif not request.files:
+            self._rows_without_files += 1
+
+    def check_files(self) -> None:
+        """Raise InputError if no row at all has a usable file, so that nothing could be sent."""
+        sealer = self._sealer
+        if sealer.invalid and not (self._kept_rows + sealer.requests + sealer.duplicates + sealer.reused):
+            raise InputError(
+                f"files: {'The only row has' if sealer.invalid == 1 else f'All {sealer.invalid:,} rows have'} a file "
+                f"that is missing or cannot be used, so there is nothing to send. Custom_id {self._first_problem} "
+                "Nothing was uploaded. Check `files` and `files_root`, then clear the task."
+            )
+
     def manifest_of(self, shards: list[Shard], *, reuse_from: str) -> Manifest:
         """Return the manifest of this generation, without the shards of earlier ones."""
         plan, sealer = self._plan, self._sealer
@@ -220,7 +258,7 @@ class _Builder:
             sealed_at=datetime.now(UTC),
             endpoint=plan.spec.endpoint,
             openai_conn_id=plan.openai_conn_id,
-            requests=self._kept_rows + sealer.requests + sealer.duplicates + sealer.reused,
+            requests=self._kept_rows + sealer.requests + sealer.duplicates + sealer.reused + sealer.invalid,
             shards=shards,
             carry=self._carry,
             estimate=self.estimator.finish(plan.learned.outputs, plan.learned.input_factors),
@@ -255,17 +293,24 @@ class _Builder:
             reuse_from=reuse_from,
             duplicate_files=sealer.duplicate_files,
             reused_files=sealer.reused_files,
+            invalid_file=sealer.invalid_file,
         )
 
     def compare_with_previous(self, manifest: Manifest) -> Build:
         """Return the build, with the shards of the previous generation that are kept."""
         previous = self._previous
         if previous is None:
-            return Build(manifest, self._sample, self._has_more_rows)
+            return Build(manifest, self._sample, self._has_more_rows, rows_without_files=self._rows_without_files)
         if previous.manifest.generation == self._generation - 1 and previous.matches(self._rowset, manifest):
             return Build(previous.manifest, self._sample, self._has_more_rows, self._kept_rows, is_unchanged=True)
         next_manifest = previous.next_manifest(manifest, self._sealer, self._prefix)
-        return Build(next_manifest, self._sample, self._has_more_rows, self._kept_rows)
+        return Build(
+            next_manifest,
+            self._sample,
+            self._has_more_rows,
+            self._kept_rows,
+            rows_without_files=self._rows_without_files,
+        )
 
 
 def _choose_lane(plan: Plan, requests: int) -> Lane:

@@ -13,6 +13,7 @@ from airflow_provider_batch.core.ledger.ledger import Ledger
 from airflow_provider_batch.core.ledger.sealed_file import open_sealed
 from airflow_provider_batch.core.ledger.state import JobState, ShardState
 from airflow_provider_batch.core.pricing.prices import Prices
+from airflow_provider_batch.core.requests.file_parts import compact
 from airflow_provider_batch.core.schema.judge import SchemaJudge
 
 #: maximum number of requests in a preview
@@ -48,7 +49,7 @@ def _read_shard(ledger: Ledger, state: JobState, shard: ShardState, count: int) 
     with open_sealed(ledger.folder, shard.spec.file, shard.spec.sha256) as file:
         for number, text in enumerate(islice(file, count)):
             line = msgspec.json.decode(text, type=_Line)
-            requests.append({"custom_id": line.custom_id, "body": line.body} | answers.get(number, {}))
+            requests.append({"custom_id": line.custom_id, "body": compact(line.body)} | answers.get(number, {}))
     return requests
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from airflow_provider_batch.core.ledger.folder import Folder
-from airflow_provider_batch.core.requests.render import Request
+from airflow_provider_batch.core.requests.render import Problem, Request
 from airflow_provider_batch.core.schema.judge import SchemaJudge
 from airflow_provider_batch.core.sealing.reused_answers import ReusedAnswer, ReusedAnswerWriter
 from airflow_provider_batch.core.sealing.sealer import Sealer
@@ -39,6 +39,8 @@ class _StoredRow(msgspec.Struct, array_like=True):
     inputs: int
     carry: list[Any]
     number: int
+    files: tuple[str, ...] = ()
+    problem: Problem | None = None
 
 
 def with_reused_answers(
@@ -54,9 +56,17 @@ def with_reused_answers(
     try:
         with folder.writer(name) as file:
             for request, carry, number in rows:
-                sealer.register(request)
+                if request.problem is None:
+                    sealer.register(request)
                 row = _StoredRow(
-                    request.custom_id, request.model, msgspec.Raw(request.body), request.inputs, carry, number
+                    request.custom_id,
+                    request.model,
+                    msgspec.Raw(request.body),
+                    request.inputs,
+                    carry,
+                    number,
+                    request.files,
+                    request.problem,
                 )
                 file.write(msgspec.json.encode(row) + b"\n")
         writer = ReusedAnswerWriter(folder, prefix, sealer.request_index, sealer.endpoint, judge, sealer.reused_files)
@@ -68,7 +78,9 @@ def with_reused_answers(
         with folder.reader(name) as lines:
             for line in lines:
                 row = decoder.decode(line)
-                request = Request(row.custom_id, row.model, bytes(row.body), row.inputs)
+                request = Request(
+                    row.custom_id, row.model, bytes(row.body), row.inputs, files=row.files, problem=row.problem
+                )
                 yield RenderedRow(request, row.carry, row.number)
     finally:
         folder.remove(name)

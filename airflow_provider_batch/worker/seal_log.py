@@ -20,7 +20,20 @@ def log_build(log: Log, build: Build, *, compared: bool = False) -> None:
     """
     manifest = build.manifest
     estimate = manifest.estimate
-    if manifest.duplicates or manifest.reuse_from:
+    if manifest.invalid:
+        log.warning(
+            "%s of %s cannot be sent, because a file that they name is missing or cannot be used. They land with the "
+            "outcome invalid_input and the reason. Once the files are there, clear this task to send these rows.",
+            f"{manifest.invalid:,}",
+            format_count(manifest.requests, "row"),
+        )
+    if build.rows_without_files:
+        log.info(
+            "%s of %s name no file, so they are sent without one",
+            f"{build.rows_without_files:,}",
+            format_count(manifest.requests, "row"),
+        )
+    if manifest.duplicates or manifest.reuse_from or manifest.invalid:
         log.info("%s: %s", format_count(manifest.requests, "row"), manifest.sources)
     log.info(
         "%s in %s, %s",
@@ -80,7 +93,7 @@ def log_build(log: Log, build: Build, *, compared: bool = False) -> None:
             ", ".join(estimate.standard_price_models),
         )
     if compared:
-        sent = manifest.requests - build.kept_rows - manifest.duplicates - manifest.reused
+        sent = manifest.requests - build.kept_rows - manifest.duplicates - manifest.reused - manifest.invalid
         log.info(
             "%s unchanged and keep their batch and answer. %s new, changed or not sent yet, and will be sent.",
             format_count(build.kept_rows, "row is", "rows are"),

@@ -42,7 +42,8 @@ def format_job(job: JobSummary, now: datetime) -> Iterator[str]:
         ("outcomes", _format_outcomes(job.outcomes)),
         (
             "rows",
-            f"{job.requests:,}: {job.sent:,} sent, {format_count(job.duplicates, 'duplicate')}, {job.reused:,} reused",
+            f"{job.requests:,}: {job.sent:,} sent, {format_count(job.duplicates, 'duplicate')}, {job.reused:,} reused"
+            + (f", {job.invalid:,} with invalid input" if job.invalid else ""),
         ),
         ("sent to", f"{job.endpoint}, connection {job.connection}"),
         ("sealed", format_time(job.sealed_at, now)),

@@ -43,12 +43,13 @@ class Outcome(StrEnum):
     EXPIRED = "expired"  # not answered in time: the completion window ended, or the flex tier did not take it
     CANCELLED = "cancelled"  # never ran: its batch was cancelled
     MISSING = "missing"  # its batch is settled, but the result files have no readable line for it
+    INVALID_INPUT = "invalid_input"  # never sent: a file of the row is missing or cannot be used
     WITHHELD = "withheld"  # held back by the budget
     PENDING = "pending"  # not settled yet
 
     @property
     def rank(self) -> int:
-        """From 1 for the worst to 10 for the best. A job never replaces an answer with one of a lower rank."""
+        """From 1 for the worst to 11 for the best. A job never replaces an answer with one of a lower rank."""
         return _RANKS[self]
 
 

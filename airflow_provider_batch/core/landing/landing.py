@@ -9,7 +9,8 @@ The rows come in this order:
    so far. A retried row counts where it was first sealed (`RowIndex.origin` and `line`), so that all its attempts are
    compared with each other.
 2. Answers reused from earlier jobs.
-3. Rows without any answer: `withheld` if the budget held them back, else `pending`. Their tokens and cost are NULL.
+3. Rows that could not be sent, because a file that they name is missing or cannot be used.
+4. Rows without any answer: `withheld` if the budget held them back, else `pending`. Their tokens and cost are NULL.
 
 The tokens and the cost of a row cover all its attempts (`row_spending`). Each answer is also yielded for the duplicates
 of its row. Neither a duplicate nor a reused answer costs anything, so tokens, cost and attempt of these rows are 0.
@@ -61,6 +62,7 @@ from airflow_provider_batch.core.schema.judge import SchemaJudge
 from airflow_provider_batch.core.schema.paths import Path, column_type, describe, extractor
 from airflow_provider_batch.core.sealing import carry
 from airflow_provider_batch.core.sealing.deduplicate import FILE_ROWS, DuplicateReader
+from airflow_provider_batch.core.sealing.invalid_rows import read_invalid_rows
 from airflow_provider_batch.core.sealing.reused_answers import read_reused_answers, to_answer
 from airflow_provider_batch.exceptions import SchemaError
 
@@ -280,6 +282,7 @@ class Landing:
             yield from self._settled_rows(shard, submission, settled)
         for reused_file in self._manifest.reused_files:
             yield from self._reused_rows(reused_file)
+        yield from self._invalid_rows()
         for withheld_shard in self._state.withheld_shards:
             for line, row in enumerate(read_rows(self._folder, withheld_shard.spec)):
                 self._update_best_rank(withheld_shard.spec, row, line, Outcome.WITHHELD)
@@ -353,6 +356,18 @@ class Landing:
                     answer, values = self._read_values(answer)
                     source = _Source(reused.model, 0, reused.batch_id)
                     yield from self._duplicate_rows(group[reused.sha256], answer, values, source, 0)
+
+    def _invalid_rows(self) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows that could not be sent."""
+        if self._manifest.invalid_file is None:
+            return
+        values: list[Any] = [None] * len(self._paths)
+        for invalid in read_invalid_rows(self._folder, self._manifest.invalid_file):
+            answer = fit_names(
+                Answer(Outcome.INVALID_INPUT, error_code=invalid.code, error_message=invalid.message), self._limits
+            )
+            self._count_reason(answer)
+            yield self._row(invalid.row, answer, values, _Source(invalid.model, 0, None), _FREE)
 
     def _unanswered_rows(self, shard: Shard) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of a shard that have no answer yet, and their duplicates."""
@@ -434,6 +449,7 @@ class Landing:
         counts = Counter(rank for ranks in self._best_ranks.values() for rank in ranks)
         counts.update(self._duplicate_ranks)
         counts.subtract(self._omitted_ranks)
+        counts[Outcome.INVALID_INPUT.rank] += self._manifest.invalid
         return {outcome.value: counts[outcome.rank] for outcome in Outcome if counts[outcome.rank]}
 
     def most_common_reasons(self, count: int) -> list[Reason]:

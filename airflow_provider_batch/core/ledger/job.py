@@ -118,6 +118,26 @@ class ReusedFile(msgspec.Struct, frozen=True):
     sha256: str = ""
 
 
+class InvalidRow(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A row that cannot be sent, with the reason."""
+
+    row: RowIndex
+    model: str
+    #: the row's error_code and error_message
+    code: str
+    message: str
+
+
+class InvalidFile(msgspec.Struct, frozen=True):
+    """The file of the rows that cannot be sent, one `InvalidRow` per line."""
+
+    #: path inside the job's folder
+    file: str
+    rows: int
+    #: sha256 of the file, hex
+    sha256: str
+
+
 class Estimate(msgspec.Struct, frozen=True):
     """The expected tokens and cost of a job, as a range. An unknown cost is None, never 0."""
 
@@ -202,6 +222,8 @@ class Manifest(msgspec.Struct, frozen=True):
     #: number of rows that are not sent, because the results table `reuse_from` holds their answer
     reused: int = 0
     reuse_from: str = ""
+    #: rows that are not sent, because a file that they name is missing or cannot be used; None if there are none
+    invalid_file: InvalidFile | None = None
     #: the lane of the rows after the canary: BATCH or FLEX
     lane: Lane = Lane.BATCH
     #: number of days for which staging keeps the job after its last event; None for the configured number
@@ -221,15 +243,21 @@ class Manifest(msgspec.Struct, frozen=True):
         return sum(shard.requests - shard.obsolete_rows for shard in self.shards)
 
     @property
+    def invalid(self) -> int:
+        """Number of rows that are not sent, because a file that they name is missing or cannot be used."""
+        return self.invalid_file.rows if self.invalid_file else 0
+
+    @property
     def sources(self) -> str:
         """Description of where the rows get their answers."""
-        return sources_of(self.sent, self.duplicates, self.reused, self.reuse_from)
+        return sources_of(self.sent, self.duplicates, self.reused, self.reuse_from, self.invalid)
 
 
-def sources_of(sent: int, duplicates: int, reused: int, reuse_from: str) -> str:
+def sources_of(sent: int, duplicates: int, reused: int, reuse_from: str, invalid: int = 0) -> str:
     """Describe where the rows get their answers, such as "620 sent, 300 duplicates, 80 reused from labels"."""
     earlier = f", {reused:,} reused from {reuse_from}" if reuse_from else ""
-    return f"{sent:,} sent, {duplicates:,} {'duplicate' if duplicates == 1 else 'duplicates'}{earlier}"
+    unsent = f", {invalid:,} with invalid input" if invalid else ""
+    return f"{sent:,} sent, {duplicates:,} {'duplicate' if duplicates == 1 else 'duplicates'}{earlier}{unsent}"
 
 
 class Reference(msgspec.Struct, frozen=True, omit_defaults=False):
@@ -256,3 +284,5 @@ class Reference(msgspec.Struct, frozen=True, omit_defaults=False):
     sent: int = 0
     duplicates: int = 0
     reused: int = 0
+    #: number of rows that cannot be sent, because a file that they name is missing or cannot be used
+    invalid: int = 0

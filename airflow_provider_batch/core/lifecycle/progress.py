@@ -10,7 +10,10 @@ from airflow_provider_batch.core.lifecycle.steps import RETRYABLE
 
 
 def outcomes_so_far(state: JobState) -> dict[str, int]:
-    """Return the number of rows by outcome, best outcome first. They add up to the rows that are sent.
+    """Return the number of rows by outcome, best outcome first.
+
+    They add up to the rows that are sent and those that cannot be sent, because a file that they name is missing or
+    cannot be used.
 
     A row that is retried counts as pending until its new answer is settled. The ledger has only the number of rows by
     outcome, not the rows themselves. So if any rows of a submission are retried, all its rows with a retryable outcome
@@ -41,4 +44,5 @@ def outcomes_so_far(state: JobState) -> dict[str, int]:
             counts[outcome] += rows
     counts[Outcome.WITHHELD] += sum(shard.requests for shard in state.withheld_shards)
     counts[Outcome.PENDING] += state.manifest.sent - sum(counts.values())
+    counts[Outcome.INVALID_INPUT] += state.manifest.invalid
     return {outcome.value: counts[outcome] for outcome in Outcome if counts[outcome] > 0}

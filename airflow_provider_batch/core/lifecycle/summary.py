@@ -113,6 +113,8 @@ class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
     duplicates: int
     reused: int
     reuse_from: str
+    #: number of rows that cannot be sent, because a file that they name is missing or cannot be used
+    invalid: int = 0
     #: number of input files of the seal; rows that are retried are sealed into more
     sealed_shards: int
     #: number of batches that exist or existed; number of batches that are not recorded as ended, including those of
@@ -150,7 +152,7 @@ class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def sources(self) -> str:
         """Where the rows get their answers, such as "620 sent, 300 duplicates, 80 reused from labels"."""
-        return sources_of(self.sent, self.duplicates, self.reused, self.reuse_from)
+        return sources_of(self.sent, self.duplicates, self.reused, self.reuse_from, self.invalid)
 
 
 class WaitResult(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -193,6 +195,8 @@ class LandingResult(msgspec.Struct, frozen=True, omit_defaults=True):
     receipt: str
     results_file: str | None = None
     without_usage: int = 0
+    #: number of rows that were not sent, because a file that they name is missing or cannot be used
+    invalid: int = 0
 
 
 def summarize(ledger: Ledger) -> JobSummary:
@@ -228,6 +232,7 @@ def summarize(ledger: Ledger) -> JobSummary:
         sent=manifest.sent,
         duplicates=manifest.duplicates,
         reused=manifest.reused,
+        invalid=manifest.invalid,
         reuse_from=manifest.reuse_from,
         sealed_shards=len(manifest.shards),
         batches=sum(1 for submission in submissions if submission.batch_id),
@@ -279,6 +284,7 @@ def reference_of(summary: JobSummary, state: JobState) -> Reference:
         sent=summary.sent,
         duplicates=summary.duplicates,
         reused=summary.reused,
+        invalid=summary.invalid,
     )
 
 
@@ -295,6 +301,7 @@ def preview_reference(manifest: Manifest) -> Reference:
         sent=manifest.sent,
         duplicates=manifest.duplicates,
         reused=manifest.reused,
+        invalid=manifest.invalid,
     )
 
 
@@ -321,6 +328,7 @@ def landing_result(summary: JobSummary, landed: Landed) -> LandingResult:
         sent=summary.sent,
         duplicates=summary.duplicates,
         reused=summary.reused,
+        invalid=summary.invalid,
         outcomes=landed.outcomes,
         tokens=landed.tokens,
         estimate=summary.estimate,

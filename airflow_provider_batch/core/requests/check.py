@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -17,10 +17,22 @@ from airflow_provider_batch.core.arguments import shorten
 from airflow_provider_batch.core.requests import endpoints
 from airflow_provider_batch.core.requests.body_form import replace_nodes
 from airflow_provider_batch.core.requests.body_parameters import check_parameters
+from airflow_provider_batch.core.requests.file_parts import DETAILS
+from airflow_provider_batch.core.requests.file_paths import Location, parse_root
 from airflow_provider_batch.core.requests.spec import RequestSpec
 from airflow_provider_batch.core.requests.template import RowTemplate, is_template
 from airflow_provider_batch.core.requests.value import UnusableValueError, canonical_json, is_blank, to_json_value
 from airflow_provider_batch.exceptions import CustomIdError, InputError
+
+
+class FileArgument(NamedTuple):
+    """A file that is added to the user message of each row."""
+
+    path: RowTemplate | str
+    #: folder below which the file must be
+    root: Location
+    #: resolution at which the model sees it; None for the default
+    detail: str | None
 
 
 class Arguments:
@@ -42,6 +54,7 @@ class Arguments:
         self.system = None if spec.system is None else _parse_text("system", spec.system)
         self.prompt = None if spec.prompt is None else self._parse_prompt(spec.prompt)
         self.body: dict[str, Any] = {} if spec.body is None else _parse_body(spec.body)
+        self.files = [] if spec.files is None else self._parse_files(spec.files, spec.files_root)
         self._check_support()
         self._check_conflicts()
         self._check_presence()
@@ -81,6 +94,26 @@ class Arguments:
         if is_blank(tree) or (isinstance(tree, list) and any(is_blank(item) for item in tree)):
             raise InputError("prompt: The prompt must not be empty.")
         return tree
+
+    def _parse_files(self, files: Any, files_root: str | None) -> list[FileArgument]:
+        if not self.endpoint.takes_files:
+            raise InputError(f"files: {self.endpoint.path} does not support this argument. Remove it.")
+        if self.spec.request is not None:
+            raise InputError(
+                "files: This argument cannot be combined with `request`, which builds the whole request. Give only one "
+                "of them."
+            )
+        if self.spec.prompt is None:
+            raise InputError(
+                "files: The files are added to the user message, so the argument `prompt` is required. It says what to "
+                "do with them, for example prompt='Describe the photo.'"
+            )
+        items = files if isinstance(files, (list, tuple)) else [files]
+        if not items:
+            raise InputError("files: The list is empty. Give at least one row template, or remove the argument.")
+        root = None if files_root is None else parse_root("files_root", _as_folder(files_root))
+        names = ["files"] if items is not files else [f"files[{position}]" for position in range(len(items))]
+        return [_parse_file(name, item, root) for name, item in zip(names, items, strict=True)]
 
     def _check_support(self) -> None:
         spec, endpoint = self.spec, self.endpoint
@@ -146,6 +179,35 @@ def is_constant(tree: Any) -> bool:
     templates: list[RowTemplate] = []
     replace_nodes(tree, RowTemplate, templates.append)
     return not templates
+
+
+def _parse_file(name: str, item: Any, root: Location | None) -> FileArgument:
+    detail = None
+    if isinstance(item, Mapping):
+        unknown_keys = [key for key in item if key not in ("path", "detail")]
+        if unknown_keys or "path" not in item:
+            problem = f"has no key {unknown_keys[0]!r}" if unknown_keys else "needs the key 'path'"
+            raise InputError(f"{name}: The dict of a file {problem}. Its keys are 'path' and 'detail'.")
+        item, detail, name = item["path"], item.get("detail"), f"{name}.path"
+        if detail is not None and detail not in DETAILS:
+            raise InputError(f"{name}: 'detail' must be one of {', '.join(DETAILS)}, not {shorten(detail)}.")
+    path = _parse_text(name, item)
+    if root is None:
+        beginning = item if isinstance(path, str) else path.literal_beginning
+        if not beginning.strip():
+            raise InputError(
+                f"{name}: The path comes from the row as a whole, so a row could name any file. Set files_root to the "
+                "address of the folder that contains the files, such as files_root='s3://aws_default@bucket/photos/', "
+                "or begin the template with it."
+            )
+        root = parse_root(name, beginning)
+    return FileArgument(path, root, detail)
+
+
+def _as_folder(files_root: Any) -> str:
+    if not isinstance(files_root, str) or not files_root.strip():
+        raise InputError(f"files_root: Expected the address of a folder, got {shorten(files_root)}.")
+    return files_root if files_root.endswith("/") else f"{files_root}/"
 
 
 def _parse_text(argument: str, source: Any) -> RowTemplate | str:

@@ -36,6 +36,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     cap_keys: tuple[str, ...] = ()
     #: True if `prompt` may be a list of content parts (objects)
     takes_parts: bool = False
+    #: True if the user message may contain files
+    takes_files: bool = False
     #: True if `prompt` may be a list of texts
     takes_texts: bool = False
     #: True if every item of a list counts as one input against the limit of a batch; otherwise a request is one input
@@ -65,6 +67,7 @@ ENDPOINTS: dict[str, Endpoint] = {
             schema_key="response_format",
             cap_keys=("max_completion_tokens", "max_tokens"),
             takes_parts=True,
+            takes_files=True,
             equivalents={
                 "input": "messages",
                 "instructions": "messages",
@@ -80,6 +83,7 @@ ENDPOINTS: dict[str, Endpoint] = {
             schema_key="text",
             cap_keys=("max_output_tokens",),
             takes_parts=True,
+            takes_files=True,
             equivalents={
                 "messages": "input",
                 "response_format": "text.format",
@@ -175,7 +179,7 @@ def build_body(
         if endpoint.path == CHAT:
             system_messages = [] if system is None else [{"role": "system", "content": system}]
             result["messages"] = [*system_messages, message]
-        elif endpoint.path == RESPONSES and isinstance(prompt, list):
+        elif endpoint.path == RESPONSES and (isinstance(prompt, list) or spec.files is not None):
             result["input"] = [message]
         else:
             result[endpoint.input_key] = prompt

@@ -84,10 +84,15 @@ def _describe_job(manifest: Manifest, estimate: Estimate, tables: Sequence[str])
     models = sorted({shard.model for shard in manifest.shards})
     shards = len(manifest.shards)
     rows = f"- **Rows: {manifest.requests:,}**"
-    if manifest.requests != manifest.sent:
+    if manifest.requests - manifest.invalid != manifest.sent:
         rows += (
             f", of which {manifest.duplicates:,} duplicate another row and {manifest.reused:,} reuse the answer of an "
             "earlier job"
+        )
+    if manifest.invalid:
+        rows += (
+            f". {format_count(manifest.invalid, 'row')} cannot be sent, because a file that "
+            f"{'it names is' if manifest.invalid == 1 else 'they name is'} missing or cannot be used"
         )
     if manifest.has_more_rows:
         rows += ". There are more rows, which will not be sent"

@@ -8,17 +8,27 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 import msgspec
 from jinja2 import UndefinedError
 
+from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.core.requests import endpoints
 from airflow_provider_batch.core.requests.body_form import Form, LeafError, evaluate, leaves, replace_nodes
 from airflow_provider_batch.core.requests.body_parameters import check_parameters, keys_with_problems
-from airflow_provider_batch.core.requests.check import Arguments
+from airflow_provider_batch.core.requests.check import Arguments, FileArgument
 from airflow_provider_batch.core.requests.endpoints import Endpoint
+from airflow_provider_batch.core.requests.file_parts import (
+    MAX_FILE_BYTES,
+    ReadFile,
+    check_size,
+    file_part,
+    text_part,
+)
+from airflow_provider_batch.core.requests.file_paths import Location, UnusableFileError, locate
 from airflow_provider_batch.core.requests.outline import Outline
 from airflow_provider_batch.core.requests.row import Columns, UnknownColumnError
 from airflow_provider_batch.core.requests.row_use import check_row_use
@@ -32,9 +42,10 @@ from airflow_provider_batch.core.requests.value import (
     to_json_value,
     to_text,
 )
-from airflow_provider_batch.exceptions import CustomIdError, InputError, TemplateError
+from airflow_provider_batch.exceptions import CustomIdError, FileStoreError, InputError, TemplateError
 
 __all__ = [
+    "Problem",
     "Renderer",
     "Request",
     "RequestSpec",
@@ -43,6 +54,14 @@ __all__ = [
     "request_line",
     "request_sha256",
 ]
+
+
+class Problem(NamedTuple):
+    """Why a row cannot be sent, although its neighbours can."""
+
+    code: str
+    #: a full sentence for a person
+    message: str
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -58,6 +77,16 @@ class Request(msgspec.Struct, frozen=True):
     outline: Outline | None = None
     #: values that the row inserted into the body, for the outline
     leaf_values: Sequence[Any] = ()
+    #: addresses of the files in the body
+    files: tuple[str, ...] = ()
+    #: why the row cannot be sent; its body then only identifies it
+    problem: Problem | None = None
+
+
+#: maximum number of files of a request
+_MAX_FILES = 500
+#: bytes of a line around the body: the custom_id, the method and the URL
+_LINE_ENVELOPE = 1_000
 
 
 def request_line(custom_id: str, endpoint: str, body: bytes) -> bytes:
@@ -117,35 +146,61 @@ def check(spec: RequestSpec, *, deduplicate: bool = True) -> None:
     check_row_use(Arguments(spec), deduplicate=deduplicate)
 
 
-def compile_renderer(spec: RequestSpec, columns: Sequence[str], context: Mapping[str, Any]) -> Renderer:
+def compile_renderer(
+    spec: RequestSpec,
+    columns: Sequence[str],
+    context: Mapping[str, Any],
+    read_file: Callable[[Location], bytes] | None = None,
+    max_bytes: int | None = None,
+) -> Renderer:
     """Return a renderer for the rows of a query with these columns.
 
-    `context` holds the names that templates can use besides `row`; their values must be plain. Raises the same errors
-    as `check`, and TemplateError for unknown columns and names in a template, even if the query returns no rows.
+    `context` holds the names that templates can use besides `row`; their values must be plain. `read_file` returns the
+    content of a file that a row names, and raises UnusableFileError if the file costs its row. A request with files of
+    more than `max_bytes` costs its row too.
+
+    Raises the same errors as `check`, and TemplateError for unknown columns and names in a template, even if the query
+    returns no rows.
     """
     for name, value in context.items():
         try:
             to_json_value(value, sort=False)
         except UnusableValueError as error:
             raise InputError(f"{name}: Row templates can only use plain values. {error}") from error
-    return Renderer(Arguments(spec), Columns(columns), context)
+    return Renderer(Arguments(spec), Columns(columns), context, read_file, max_bytes)
 
 
-#: model, body, inputs, outline and leaf_values of a Request
-_RequestParts: TypeAlias = tuple[str, bytes, int, Outline | None, Sequence[Any]]
+class _Parts(NamedTuple):
+    """The fields of a Request with the same names."""
+
+    model: str
+    body: bytes
+    inputs: int
+    outline: Outline | None = None
+    leaf_values: Sequence[Any] = ()
+    files: tuple[str, ...] = ()
+    problem: Problem | None = None
 
 
 class Renderer:
     """Renders each row into a Request."""
 
-    def __init__(self, arguments: Arguments, columns: Columns, context: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        arguments: Arguments,
+        columns: Columns,
+        context: Mapping[str, Any],
+        read_file: Callable[[Location], bytes] | None,
+        max_bytes: int | None,
+    ) -> None:
         self._columns = columns
         bind = _Binder(columns, context)
+        self._files = [_bind_file(file, bind) for file in arguments.files]
         custom_id = bind(arguments.custom_id, as_text=False)
         self._custom_id = Leaf("custom_id", lambda values: _to_custom_id(evaluate(custom_id, values)))
         function = arguments.load_function()
-        self._body: Callable[[Values], _RequestParts] = (
-            _TemplateBody(arguments, bind)
+        self._body: Callable[[Values], _Parts] = (
+            _TemplateBody(arguments, bind, _FileParts(arguments, self._files, read_file, max_bytes))
             if function is None
             else _FunctionBody(arguments, bind, columns.names, function)
         )
@@ -153,15 +208,24 @@ class Renderer:
     def __call__(self, row: Values, number: int) -> Request:
         """Return the request of a row. `number` counts the rows of the query from 1 and is used in errors.
 
-        Raises InputError (TemplateError, CustomIdError) naming the row.
+        Raises InputError (TemplateError, CustomIdError) naming the row, and FileStoreError if its files cannot be read.
         """
         custom_id: str | None = None
         try:
             custom_id = evaluate(self._custom_id, row)
-            model, body, inputs, outline, leaf_values = self._body(row)
+            parts = self._body(row)
         except LeafError as error:
+            if isinstance(error.__cause__, FileStoreError):
+                raise error.__cause__ from error.__cause__.__cause__
             raise self._row_error(error, row, number, custom_id) from error.__cause__
-        return Request(custom_id, model, body, inputs, outline, leaf_values)
+        return Request(custom_id, *parts)
+
+    def locations(self, row: Values) -> list[Location]:
+        """Return the files that a row names, as far as they can be determined, so that they can be read in advance."""
+        try:
+            return [location for file in self._files for location in file.locations(row)]
+        except (LeafError, UnusableFileError):
+            return []  # the row itself raises the error
 
     def _row_error(self, error: LeafError, row: Values, number: int, custom_id: str | None) -> InputError:
         cause, argument = error.__cause__, error.leaf.argument
@@ -215,8 +279,9 @@ class _Binder:
 class _TemplateBody:
     """Builds the body of a row from the templates in the arguments."""
 
-    def __init__(self, arguments: Arguments, bind: _Binder) -> None:
+    def __init__(self, arguments: Arguments, bind: _Binder, file_parts: _FileParts) -> None:
         self._endpoint = arguments.endpoint
+        self._file_parts = file_parts
         key = self._endpoint.input_key
         body = _check_row_parameters(self._endpoint, bind(arguments.body, as_text=False))
         self._model = body["model"] = _require_model(
@@ -226,6 +291,8 @@ class _TemplateBody:
         self._input: Any
         if arguments.prompt is not None:
             self._input = prompt = _require_prompt(bind(arguments.prompt, as_text=True))
+            if file_parts:
+                prompt = file_parts.added_to(prompt)
         elif leaves(body.get(key)):
             self._input = body[key] = _require_input(self._endpoint, body[key])
         else:
@@ -245,15 +312,123 @@ class _TemplateBody:
         self._with_system = create_form(self._system)
         self._without_system = create_form(None)
 
-    def __call__(self, values: Values) -> _RequestParts:
+    def __call__(self, values: Values) -> _Parts:
         model = evaluate(self._model, values)
         system = evaluate(self._system, values)
         form, outline = self._without_system if is_blank(system) else self._with_system
         inputs = self._inputs
         if inputs is None:
             inputs = endpoints.count_inputs(self._endpoint, evaluate(self._input, values))
-        body, leaf_values = form.fill(values)
-        return model, body, inputs, outline, leaf_values
+        if not self._file_parts:
+            body, leaf_values = form.fill(values)
+            return _Parts(model, body, inputs, outline, leaf_values)
+        try:
+            body, leaf_values = form.fill(values)
+            self._file_parts.check_request_size(body)
+        except (LeafError, UnusableFileError) as error:
+            cause = error.__cause__ if isinstance(error, LeafError) else error
+            if not isinstance(cause, UnusableFileError):
+                raise
+            problem = Problem(cause.code, cause.message)
+            return _Parts(model, canonical_json({"model": model, "problem": list(problem)}), inputs, problem=problem)
+        return _Parts(model, body, inputs, outline, leaf_values, self._file_parts.addresses)
+
+
+class _BoundFile(NamedTuple):
+    """A file argument, bound to the columns of a query."""
+
+    argument: str
+    path: Any
+    root: Location
+    detail: str | None
+
+    def locations(self, values: Values) -> list[Location]:
+        """Return the files that a row names. Raises UnusableFileError for one that is not below the root."""
+        locations = []
+        for path in _paths(evaluate(self.path, values)):
+            location = locate(self.root, path)
+            if location is not None:
+                locations.append(location)
+        return locations
+
+
+def _bind_file(file: FileArgument, bind: _Binder) -> _BoundFile:
+    argument = file.path.argument if isinstance(file.path, RowTemplate) else "files"
+    return _BoundFile(argument, bind(file.path, as_text=False), file.root, file.detail)
+
+
+def _paths(value: Any) -> list[str]:
+    """Return the paths in the value of a template: one text, a list of texts, or the JSON of such a list."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        with suppress(msgspec.DecodeError):
+            value = msgspec.json.decode(value)
+    if isinstance(value, (list, tuple)):
+        paths = [to_text(item) for item in value]
+        if len(paths) > _MAX_FILES:
+            raise UnusableFileError(
+                "file_path", f"The row names {len(paths):,} files, but a request may have at most {_MAX_FILES:,}."
+            )
+        return paths
+    return [to_text(value)]
+
+
+class _FileParts:
+    """Adds the files of a row to its user message."""
+
+    def __init__(
+        self,
+        arguments: Arguments,
+        files: Sequence[_BoundFile],
+        read_file: Callable[[Location], bytes] | None,
+        max_bytes: int | None,
+    ) -> None:
+        self._endpoint = arguments.endpoint.path
+        self._files = files
+        self._read_file = read_file
+        self._max_bytes = max_bytes
+        #: addresses of the files of the last row
+        self.addresses: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self._files)
+
+    def added_to(self, prompt: Any) -> Leaf:
+        """Return the content of the user message: the parts of the prompt, then the files of the row."""
+
+        def content(values: Values) -> list[Any]:
+            message = evaluate(prompt, values)
+            parts = message if isinstance(message, list) else [text_part(self._endpoint, message)]
+            return [*parts, *self._parts(values)]
+
+        return Leaf("files", content, tuple(column for leaf in leaves(prompt) for column in leaf.columns))
+
+    def check_request_size(self, body: bytes) -> None:
+        """Raise UnusableFileError if the files make a request too large for any input file."""
+        size = len(body) + _LINE_ENVELOPE
+        if self.addresses and self._max_bytes is not None and size > self._max_bytes:
+            raise UnusableFileError(
+                "file_too_large",
+                f"With {format_count(len(self.addresses), 'file')} ({', '.join(self.addresses)[:1_000]}), the request "
+                f"has {size:,} bytes, but an input file may have at most {self._max_bytes:,}.",
+            )
+
+    def _parts(self, values: Values) -> list[dict[str, Any]]:
+        assert self._read_file is not None
+        locations = [(location, file.detail) for file in self._files for location in file.locations(values)]
+        self.addresses = tuple(str(location) for location, _ in locations)
+        parts, size = [], 0
+        for location, detail in locations:
+            content = self._read_file(location)
+            size += len(content)
+            if size > MAX_FILE_BYTES:
+                check_size(location, len(content))
+                raise UnusableFileError(
+                    "file_too_large",
+                    f"The {len(locations):,} files of the row ({', '.join(self.addresses)[:1_000]}) have more than "
+                    f"{MAX_FILE_BYTES:,} bytes together, which the API does not take.",
+                )
+            parts.append(file_part(ReadFile(location, content), self._endpoint, detail))
+        return parts
 
 
 class _FunctionBody:
@@ -274,9 +449,9 @@ class _FunctionBody:
         self._model = None if arguments.model is None else _require_model(bind(arguments.model, as_text=True))
         self._request = Leaf("request", self._build)
 
-    def __call__(self, values: Values) -> _RequestParts:
+    def __call__(self, values: Values) -> _Parts:
         model, body, inputs = evaluate(self._request, values)
-        return model, body, inputs, None, ()
+        return _Parts(model, body, inputs)
 
     def _build(self, values: Values) -> tuple[str, bytes, int]:
         result = self._function(dict(zip(self._names, values, strict=True)))

@@ -36,6 +36,7 @@ def check_row_use(arguments: Arguments, *, deduplicate: bool) -> None:
         "model": arguments.model,
         "system": arguments.system,
         "prompt": arguments.prompt,
+        "files": [file.path for file in arguments.files],
         "body": arguments.body,
     }
     for name, tree in {"custom_id": arguments.custom_id, **request_trees}.items():

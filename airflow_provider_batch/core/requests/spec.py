@@ -31,6 +31,11 @@ class RequestSpec(msgspec.Struct, frozen=True):
     #: row template, or a list of content parts that contain templates (chat, responses, moderations), or a list of row
     #: templates, one per input (embeddings, moderations)
     prompt: Any = None
+    #: row template for the path of a file that is added to the user message, a list of them, or dicts with the `path`
+    #: and the `detail` of a file
+    files: Any = None
+    #: address of the folder below which the files are; by default, the literal beginning of the templates
+    files_root: str | None = None
     #: dict whose values may contain row templates at any depth
     body: Any = None
     #: function that maps the row, as a dict, to the request body; or its import path `package.module:function`

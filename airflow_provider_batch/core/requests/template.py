@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
-from itertools import chain
+from itertools import chain, takewhile
 from operator import itemgetter
 from typing import Any, TypeAlias
 
@@ -299,6 +299,14 @@ class RowTemplate:
     def literals(self) -> list[str]:
         """The parts of the template that are plain text."""
         return [node.data for node in self._tree.find_all(nodes.TemplateData)]
+
+    @property
+    def literal_beginning(self) -> str:
+        """The text before the first expression."""
+        first = self._tree.body[0] if self._tree.body else None
+        texts = first.nodes if isinstance(first, nodes.Output) else []
+        data = (node.data if isinstance(node, nodes.TemplateData) else None for node in texts)
+        return "".join(takewhile(lambda text: text is not None, data))  # type: ignore[arg-type]
 
     def check_names(self, context_names: Iterable[str]) -> None:
         """Check the names that the template uses. Raises TemplateError for one that no run of the DAG defines."""

@@ -5,7 +5,8 @@ the same if their custom_ids and their request hashes are equal.
 
 * A row that was sent before stays in its shard, with its batch, its answer and its attempts. Only its carried columns
   and its row number are taken from the new reading.
-* A row that is new, or whose request changed, is sealed into a new shard.
+* A row that is new, or whose request changed, is sealed into a new shard. So is a row that could not be sent before,
+  because a file was missing, once the file exists.
 * A row that disappeared, or whose request changed, stays in the old shard too, because the input file was already sent.
   It no longer lands (`lands`), and its answer is needed only if another row shares it (`needed`).
 
@@ -32,6 +33,7 @@ from airflow_provider_batch.core.ledger.ledger import Ledger
 from airflow_provider_batch.core.ledger.state import JobState, Phase
 from airflow_provider_batch.core.requests.render import Request
 from airflow_provider_batch.core.sealing.deduplicate import DuplicateReader, RequestIndex
+from airflow_provider_batch.core.sealing.invalid_rows import read_invalid_rows
 from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.exceptions import EqualDigestsError
 
@@ -83,6 +85,9 @@ class PreviousGeneration:
         self._duplicates = DuplicateReader(self.folder, self.manifest.duplicate_files)
         for row in self._duplicates.all_rows():
             self._rows.add(row.custom_id, row.sha256, row.carry)
+        if self.manifest.invalid_file is not None:
+            for invalid in read_invalid_rows(self.folder, self.manifest.invalid_file):
+                self._rows.add(invalid.row.custom_id, invalid.row.sha256, invalid.row.carry)
 
     def add_requests_to(self, sealer: Sealer, *, deduplicate: bool) -> None:
         """Add the requests that were sent, and the reused answers, to the index of a sealer.

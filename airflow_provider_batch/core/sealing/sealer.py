@@ -1,10 +1,12 @@
 """Writes requests to input files (shards) within every limit, and proves that every custom_id is unique.
 
-The worker renders each row of the query to a request. A sealer takes it in exactly one of three ways:
+The worker renders each row of the query to a request. A sealer takes it in exactly one of four ways:
 
 * `add_kept_row`: the row was already sent in a shard of an earlier generation, and stays there.
 * `add_if_duplicate`: another row of the job has an equal request, or an earlier job answered it. The row is written to
   a file of duplicates, under the name of the shard (or file of reused answers) that has its answer.
+* `add_if_invalid`: a file that the row names cannot be used, so the row has no request. It is written to the file of
+  invalid rows with the reason.
 * `add`: the request goes into the open shard of its model. If it would push that shard over a limit, the shard is
   closed and a new one started. A request that exceeds a limit on its own is refused. A few requests of each model, from
   all over the query, go into its canary instead (`core.sealing.canary_rows`). Until the end they are candidates in
@@ -37,7 +39,14 @@ import msgspec
 
 from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.core.ledger.folder import Folder
-from airflow_provider_batch.core.ledger.job import DuplicateFile, ReusedFile, RowIndex, Shard
+from airflow_provider_batch.core.ledger.job import (
+    DuplicateFile,
+    InvalidFile,
+    InvalidRow,
+    ReusedFile,
+    RowIndex,
+    Shard,
+)
 from airflow_provider_batch.core.ledger.sealed_file import read_entries
 from airflow_provider_batch.core.pricing.input_correction import correct
 from airflow_provider_batch.core.provider.lane import Lane
@@ -48,6 +57,7 @@ from airflow_provider_batch.core.requests.outline import Outline
 from airflow_provider_batch.core.requests.render import Request, escape_line_separators, request_line, request_sha256
 from airflow_provider_batch.core.sealing.canary_rows import CanaryRows, lot_of
 from airflow_provider_batch.core.sealing.deduplicate import DuplicateReader, DuplicateWriter, RequestIndex
+from airflow_provider_batch.core.sealing.invalid_rows import InvalidRowWriter, read_invalid_rows
 from airflow_provider_batch.core.sealing.reused_answers import read_reused_answers
 from airflow_provider_batch.core.sealing.unique import RepeatedIds, UniqueIds
 from airflow_provider_batch.exceptions import CustomIdError, InputError, RowTooLargeError
@@ -218,6 +228,9 @@ class Sealer:
         #: rows that stay in a shard of an earlier generation; complete after `finish`
         self.kept_rows = DuplicateReader(folder, [])
         self._last_hash: tuple[Request | None, str] = (None, "")
+        self._invalid_rows = InvalidRowWriter(folder, prefix)
+        #: the file of rows that cannot be sent; complete after `finish`
+        self.invalid_file: InvalidFile | None = None
         #: files of rows that take the answer of another row or of an earlier job; complete after `finish`
         self.duplicate_files: list[DuplicateFile] = []
         #: numbers of requests in the shards, of rows that share an answer with one of them, and of rows that reuse one
@@ -251,6 +264,23 @@ class Sealer:
         self.several_inputs = self.several_inputs or request.inputs > 1
         self._duplicates.add(shard, RowIndex(request.custom_id, sha256, carry, number, request.inputs))
         return True
+
+    def add_if_invalid(self, request: Request, carry: list[Any], number: int) -> bool:
+        """Add a row that cannot be sent, with the reason; return False if it can be sent.
+
+        The arguments are those of `add`.
+        """
+        if request.problem is None:
+            return False
+        self._ids.add(request.custom_id)
+        row = RowIndex(request.custom_id, self.sha256(request), carry, number, request.inputs)
+        self._invalid_rows.add(InvalidRow(row, request.model, request.problem.code, request.problem.message))
+        return True
+
+    @property
+    def invalid(self) -> int:
+        """Number of rows that cannot be sent."""
+        return self._invalid_rows.rows
 
     def add_kept_row(self, request: Request, carry: list[Any], number: int, shard: str) -> None:
         """Add a row that stays in a `shard` of an earlier generation. The other arguments are those of `add`."""
@@ -397,6 +427,7 @@ class Sealer:
         :raises CustomIdError: if custom_ids are not unique; the message names them and their rows.
         :raises EqualDigestsError: if two different requests were mistaken for each other by chance.
         """
+        self.invalid_file = self._invalid_rows.finish()
         self._seal_canaries()
         for open_shard in self._open.values():
             self._close(open_shard)
@@ -422,6 +453,7 @@ class Sealer:
     def abandon(self) -> None:
         """Close the files of a build that will not be sealed. Does nothing after `finish`."""
         self._pool.shutdown()
+        self._invalid_rows.abandon()
         for shard in self._open.values():
             shard.abandon()
 
@@ -433,6 +465,9 @@ class Sealer:
             chain.from_iterable(map(self._read_index, self._closed)), self.kept_rows.all_rows(), duplicates.all_rows()
         ):
             yield row.custom_id, row.number
+        if self.invalid_file is not None:
+            for invalid in read_invalid_rows(self._folder, self.invalid_file):
+                yield invalid.row.custom_id, invalid.row.number
 
     def _check_request_size(self, size: Size, row: RowIndex) -> None:
         limit_name = size.exceeded_limit(self._limits)

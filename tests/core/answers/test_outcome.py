@@ -75,6 +75,7 @@ def test_outcomes_are_ranked_in_the_order_of_the_documentation() -> None:
         "expired",
         "cancelled",
         "missing",
+        "invalid_input",
         "withheld",
         "pending",
     ]
