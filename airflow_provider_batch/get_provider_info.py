@@ -38,6 +38,7 @@ def get_provider_info() -> dict[str, Any]:
         "triggers": [
             {"integration-name": name, "python-modules": ["airflow_provider_batch.triggers.batch"]},
         ],
+        "notifications": ["airflow_provider_batch.notifications.BatchJobNotifier"],
         "extra-links": [
             "airflow_provider_batch.links.batch.BatchJobLink",
             "airflow_provider_batch.links.batch.EvalReportLink",

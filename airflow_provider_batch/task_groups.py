@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from airflow.sdk import BaseOperator, XComArg, task_group
@@ -26,7 +26,9 @@ _TASKS: Mapping[str, type[BaseOperator]] = {
 }
 
 #: arguments of the group's own
-_GROUP_ARGUMENTS = frozenset({"results_conn_id", "outlets", "approve_above_usd", "approvers", "map_index_template"})
+_GROUP_ARGUMENTS = frozenset(
+    {"results_conn_id", "outlets", "approve_above_usd", "approvers", "map_index_template", "notify"}
+)
 register("batch_job", _GROUP_ARGUMENTS)
 
 #: arguments that can keep the rows of mapped jobs apart in a results table that they share
@@ -67,6 +69,10 @@ def batch_job(**arguments: Any) -> Any:
     the users who may approve, as `assigned_users` of `ApprovalOperator`; by default everyone who may respond to
     required actions of the DAG.
 
+    With `notify`, people are told when the job has landed, when a budget withheld rows of it, and when one of its tasks
+    failed. It takes a notifier of Airflow, such as `SmtpNotifier(to="me@example.com")`, or several; see
+    `BatchJobNotifier`.
+
     Pass arguments that every Airflow task has to all three tasks with
     `batch_job.override(group_id="label", default_args={"retries": 2})(...)`.
 
@@ -104,8 +110,13 @@ def batch_job(**arguments: Any) -> Any:
     check_name_template("map_index_template", land.map_index_template, land.task_group)
     _refuse_overwriting(land.task_group, arguments)
     submit >> wait >> land
+    tasks: list[BaseOperator] = [submit, wait, land]
     if needs_approval:
-        submit >> _approve(submit, arguments) >> wait
+        approve = _approve(submit, arguments)
+        submit >> approve >> wait
+        tasks.append(approve)
+    if arguments.get("notify") is not None:
+        _notify(arguments["notify"], tasks, land)
     return _LandingOutput(operator=land)
 
 
@@ -122,6 +133,17 @@ def _approve(submit: BatchSubmitOperator, arguments: Mapping[str, Any]) -> BaseO
         map_index_template=submit.map_index_template,
     )
     return approval
+
+
+def _notify(notify: Any, tasks: Iterable[BaseOperator], land: BaseOperator) -> None:
+    # imported here, because most jobs notify nobody
+    from airflow_provider_batch.notifications import BatchJobNotifier
+
+    for item in notify if isinstance(notify, (list, tuple)) else [notify]:
+        notifier = item if isinstance(item, BatchJobNotifier) else BatchJobNotifier(item)
+        for task in tasks:
+            task.on_failure_callback = [*task.on_failure_callback, notifier]
+        land.on_success_callback = [*land.on_success_callback, notifier]
 
 
 def _own_arguments(operator: type) -> frozenset[str]:

@@ -40,6 +40,7 @@ SURFACE = {
         "WarehouseError",
     ],
     "airflow_provider_batch.hooks.batch": ["BatchHook"],
+    "airflow_provider_batch.notifications": ["BatchJobNotifier"],
     "airflow_provider_batch.operators.batch": ["BatchResultsOperator", "BatchSubmitOperator"],
     "airflow_provider_batch.operators.evals": [
         "EvalAcceptOperator",
