@@ -64,7 +64,7 @@ def render_preview(
         lines.append("- Other requests of this job were sent before it was cleared")
     elif canary_outcomes:
         lines.append("- Nothing else has been sent")
-    for request in _telling_answers(sample):
+    for request in _two_answers(sample):
         lines += _describe_short_answer(request)
     details = _describe_requests(sample)
     if sql:
@@ -113,9 +113,9 @@ def _describe_job(manifest: Manifest, estimate: Estimate, tables: Sequence[str])
     return lines
 
 
-def _describe_canary(outcomes: Mapping[str, int], cost_usd: float | None, shown: int) -> str:
+def _describe_canary(outcomes: Mapping[str, int], cost_usd: float | None, sample_size: int) -> str:
     answers = sum(outcomes.values())
-    below = f". {format_count(shown, 'of them is', 'of them are')} shown below" if shown < answers else ""
+    below = f". {format_count(sample_size, 'of them is', 'of them are')} shown below" if sample_size < answers else ""
     return (
         f"- {format_count(answers, 'request was', 'requests were')} sent already, to see what comes back: "
         f"{', '.join(f'{count:,} {outcome}' for outcome, count in outcomes.items())}. "
@@ -123,7 +123,7 @@ def _describe_canary(outcomes: Mapping[str, int], cost_usd: float | None, shown:
     )
 
 
-def _telling_answers(sample: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _two_answers(sample: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return two requests with an answer, if possible with different outcomes."""
     answered = [request for request in sample if "answer" in request]
     if not answered:
