@@ -39,6 +39,9 @@ def get_provider_info() -> dict[str, Any]:
             {"integration-name": name, "python-modules": ["airflow_provider_batch.triggers.batch"]},
         ],
         "notifications": ["airflow_provider_batch.notifications.BatchJobNotifier"],
+        "task-decorators": [
+            {"name": "openai_batch", "class-name": "airflow_provider_batch.decorators.openai_batch_task"},
+        ],
         "extra-links": [
             "airflow_provider_batch.links.batch.BatchJobLink",
             "airflow_provider_batch.links.batch.EvalReportLink",

@@ -13,6 +13,7 @@ from airflow_provider_batch.core.arguments import is_final, is_runtime_value, no
 from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.operators.batch import BatchResultsOperator, BatchSubmitOperator
 from airflow_provider_batch.sensors.batch import BatchSensor
+from airflow_provider_batch.sources.function import FunctionCall
 from airflow_provider_batch.worker.argument_names import advise, parameter_names, register
 from airflow_provider_batch.worker.mapped_names import check_name_template, closest_mapped_group
 
@@ -27,7 +28,7 @@ _TASKS: Mapping[str, type[BaseOperator]] = {
 
 #: arguments of the group's own
 _GROUP_ARGUMENTS = frozenset(
-    {"results_conn_id", "outlets", "approve_above_usd", "approvers", "map_index_template", "notify"}
+    {"results_conn_id", "outlets", "approve_above_usd", "approvers", "map_index_template", "notify", "trigger_rule"}
 )
 register("batch_job", _GROUP_ARGUMENTS)
 
@@ -74,7 +75,7 @@ def batch_job(**arguments: Any) -> Any:
     `BatchJobNotifier`.
 
     Pass arguments that every Airflow task has to all three tasks with
-    `batch_job.override(group_id="label", default_args={"retries": 2})(...)`.
+    `batch_job.override(group_id="label", default_args={"retries": 2})(...)`. `trigger_rule` is that of submit.
 
     Returns the summary of the landing (see `BatchResultsOperator`), for use by downstream tasks. Tasks upstream of the
     returned value run before submit.
@@ -86,8 +87,17 @@ def batch_job(**arguments: Any) -> Any:
     :raises InputError: while the DAG is parsed, if an argument is unknown or cannot be mapped, or if mapped jobs would
         overwrite each other's rows.
     """
-    _refuse_unknown(arguments)
-    _refuse_runtime_values(arguments)
+    return create_job("batch_job", arguments)
+
+
+def create_job(caller: str, arguments: Mapping[str, Any]) -> Any:
+    """Add the tasks of a job to the current task group, and return the summary of its landing.
+
+    :param caller: how errors name what the author called.
+    :param arguments: as in `batch_job`. Raises the same errors.
+    """
+    _refuse_unknown(caller, arguments)
+    _refuse_runtime_values(caller, arguments)
     template = parse_text("map_index_template", arguments.get("map_index_template"))
     common = {} if template is None else {"map_index_template": template}
     task_arguments: dict[str, dict[str, Any]] = {
@@ -101,6 +111,8 @@ def batch_job(**arguments: Any) -> Any:
         task_arguments["land"]["warehouse_conn_id"] = results_conn_id
     if "outlets" in arguments:
         task_arguments["land"]["outlets"] = arguments["outlets"]
+    if "trigger_rule" in arguments:
+        task_arguments["submit"]["trigger_rule"] = arguments["trigger_rule"]
     needs_approval = none_if_blank(arguments.get("approve_above_usd")) is not None
     if needs_approval:
         task_arguments["submit"].setdefault("stop_after_canary", True)
@@ -108,7 +120,7 @@ def batch_job(**arguments: Any) -> Any:
     wait = BatchSensor(task_id="wait", job=submit.output, **task_arguments["wait"])
     land = BatchResultsOperator(task_id="land", job=submit.output, **task_arguments["land"])
     check_name_template("map_index_template", land.map_index_template, land.task_group)
-    _refuse_overwriting(land.task_group, arguments)
+    _refuse_overwriting(caller, land.task_group, arguments)
     submit >> wait >> land
     tasks: list[BaseOperator] = [submit, wait, land]
     if needs_approval:
@@ -151,10 +163,13 @@ def _own_arguments(operator: type) -> frozenset[str]:
     return parameter_names(operator) - {"job"}
 
 
-def _refuse_unknown(arguments: Mapping[str, Any]) -> None:
-    argument_names = _GROUP_ARGUMENTS.union(*(_own_arguments(operator) for operator in _TASKS.values()))
+#: all arguments of a job
+JOB_ARGUMENTS = _GROUP_ARGUMENTS.union(*(_own_arguments(operator) for operator in _TASKS.values()))
+
+
+def _refuse_unknown(caller: str, arguments: Mapping[str, Any]) -> None:
     for name in arguments:
-        if name in argument_names:
+        if name in JOB_ARGUMENTS:
             continue
         if name in parameter_names(BaseOperator) - {"default_args", "task_group"}:
             advice = (
@@ -163,11 +178,11 @@ def _refuse_unknown(arguments: Mapping[str, Any]) -> None:
         elif name in parameter_names(TaskGroup):
             advice = f"Pass arguments that every task group has with batch_job.override({name}=…)."
         else:
-            advice = advise(name, argument_names)
-        raise InputError(f"batch_job has no argument {name!r}. {advice}")
+            advice = advise(name, JOB_ARGUMENTS)
+        raise InputError(f"{caller} has no argument {name!r}. {advice}")
 
 
-def _refuse_runtime_values(arguments: Mapping[str, Any]) -> None:
+def _refuse_runtime_values(caller: str, arguments: Mapping[str, Any]) -> None:
     """Raise an error for a value that is resolved at run time, if its argument is not a template field.
 
     Airflow resolves template fields only. Any other argument would be used unresolved.
@@ -178,28 +193,32 @@ def _refuse_runtime_values(arguments: Mapping[str, Any]) -> None:
     for name, value in arguments.items():
         if name not in template_fields and name != "outlets" and is_runtime_value(value):
             raise InputError(
-                f"batch_job: {name!r} must be known when the DAG is parsed, so it cannot be mapped or come from "
+                f"{caller}: {name!r} must be known when the DAG is parsed, so it cannot be mapped or come from "
                 "another task."
             )
 
 
-def _refuse_overwriting(group: TaskGroup | None, arguments: Mapping[str, Any]) -> None:
+def _refuse_overwriting(caller: str, group: TaskGroup | None, arguments: Mapping[str, Any]) -> None:
     """Raise an error if mapped jobs would land in the same file, or the same custom_ids in the same table."""
     if closest_mapped_group(group) is None:
         return
 
+    rows = arguments.get("rows")
+    # a call of a function is resolved at run time, but its rows differ only if its arguments do
+    values = {**arguments, "rows": rows.arguments if isinstance(rows, FunctionCall) else rows}
+
     def differs(*names: str) -> bool:
-        return any(is_runtime_value(arguments.get(name)) or "map_index" in str(arguments.get(name)) for name in names)
+        return any(is_runtime_value(values.get(name)) or "map_index" in str(values.get(name)) for name in names)
 
     if none_if_blank(arguments.get("results_file")) is not None and not differs("results_file"):
         raise InputError(
-            "batch_job is mapped, and each of its jobs would replace the file of the one before, because results_file "
+            f"{caller} is mapped, and each of its jobs would replace the file of the one before, because results_file "
             "is the same for all. Put '{{ ti.map_index }}' or the mapped value into its address."
         )
     if arguments.get("table") is None or arguments.get("history") or differs(*_DISTINGUISHING_ARGUMENTS):
         return
     raise InputError(
-        "batch_job is mapped, and all of its jobs would land the same custom_ids in the same table, so each job "
+        f"{caller} is mapped, and all of its jobs would land the same custom_ids in the same table, so each job "
         "would overwrite the rows of the one before. Keep them apart with key={'variant': ...} set to the mapped "
         "value or to '{{ ti.map_index }}', or give each job its own table, or set history=True."
     )

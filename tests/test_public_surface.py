@@ -14,6 +14,7 @@ import airflow_provider_batch
 PACKAGE = Path(airflow_provider_batch.__file__).parent
 
 SURFACE = {
+    "airflow_provider_batch.decorators": ["openai_batch_task"],
     "airflow_provider_batch.exceptions": [
         "AbsentTableError",
         "AwayError",

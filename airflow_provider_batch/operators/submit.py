@@ -429,7 +429,9 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
             rows = self.render_template(rows, context, jinja_env, seen_oids)
         elif is_runtime_value(rows):
             rows = resolve(rows, context)
-        return None if none_if_blank(rows) is None else ResolvedRows(rows)
+        if none_if_blank(rows) is None:
+            return None
+        return rows if isinstance(rows, ResolvedRows) else ResolvedRows(rows)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Seal the job if it is not sealed yet, then create as many batches as the provider accepts."""
