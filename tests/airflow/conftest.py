@@ -5,13 +5,18 @@ tests/conftest.py sets AIRFLOW_HOME. The database in it is migrated once for eac
 
 from __future__ import annotations
 
+import email
 import json
 import os
+import socketserver
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from email.message import Message
+from email.policy import default
 from pathlib import Path
 from typing import Any
 
@@ -155,3 +160,34 @@ def wait_until() -> Callable[[Callable[[], bool]], None]:
             time.sleep(0.05)
 
     return wait
+
+
+class MailHandler(socketserver.StreamRequestHandler):
+    """As much of SMTP as a client needs to deliver a mail."""
+
+    def handle(self) -> None:
+        self.wfile.write(b"220 test\r\n")
+        for line in self.rfile:
+            command = line[:4].upper()
+            self.wfile.write({b"DATA": b"354 go\r\n", b"QUIT": b"221 bye\r\n"}.get(command, b"250 ok\r\n"))
+            if command == b"DATA":
+                text = b"".join(iter(self.rfile.readline, b".\r\n"))
+                self.server.mails.append(email.message_from_bytes(text, policy=default))  # type: ignore[attr-defined]
+                self.wfile.write(b"250 ok\r\n")
+            if command == b"QUIT":
+                return
+
+
+@pytest.fixture
+def mails(connect: Callable[..., None]) -> Iterator[list[Message]]:
+    """A mail server behind the connection `smtp_default`, as the list of the mails that it got."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), MailHandler) as server:
+        server.mails = []  # type: ignore[attr-defined]
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        extra = {"disable_ssl": True, "disable_tls": True, "from_email": "airflow@example.com"}
+        port = server.server_address[1]
+        connect("smtp_default", conn_type="smtp", host="127.0.0.1", port=port, extra=extra)
+        yield server.mails  # type: ignore[attr-defined]
+        server.shutdown()
+        thread.join()

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import email
-import socketserver
-import threading
-from collections.abc import Callable, Iterator
-from email.message import Message
-from email.policy import default
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -40,37 +35,6 @@ def messages() -> list[Any]:
 def record(messages: list[Any]) -> Callable[[Any], None]:
     """A notifier that is a function: it keeps the messages."""
     return lambda context: messages.append(context["batch_job"])
-
-
-class MailHandler(socketserver.StreamRequestHandler):
-    """As much of SMTP as a client needs to deliver a mail."""
-
-    def handle(self) -> None:
-        self.wfile.write(b"220 test\r\n")
-        for line in self.rfile:
-            command = line[:4].upper()
-            self.wfile.write({b"DATA": b"354 go\r\n", b"QUIT": b"221 bye\r\n"}.get(command, b"250 ok\r\n"))
-            if command == b"DATA":
-                text = b"".join(iter(self.rfile.readline, b".\r\n"))
-                self.server.mails.append(email.message_from_bytes(text, policy=default))  # type: ignore[attr-defined]
-                self.wfile.write(b"250 ok\r\n")
-            if command == b"QUIT":
-                return
-
-
-@pytest.fixture
-def mails(connect: Callable[..., None]) -> Iterator[list[Message]]:
-    """A mail server behind the connection `smtp_default`, as the list of the mails that it got."""
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), MailHandler) as server:
-        server.mails = []  # type: ignore[attr-defined]
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        extra = {"disable_ssl": True, "disable_tls": True, "from_email": "airflow@example.com"}
-        port = server.server_address[1]
-        connect("smtp_default", conn_type="smtp", host="127.0.0.1", port=port, extra=extra)
-        yield server.mails  # type: ignore[attr-defined]
-        server.shutdown()
-        thread.join()
 
 
 @pytest.mark.usefixtures("_warehouse")

@@ -85,10 +85,7 @@ def _describe_job(manifest: Manifest, estimate: Estimate, tables: Sequence[str])
     shards = len(manifest.shards)
     rows = f"- **Rows: {manifest.requests:,}**"
     if manifest.requests - manifest.invalid != manifest.sent:
-        rows += (
-            f", of which {manifest.duplicates:,} duplicate another row and {manifest.reused:,} reuse the answer of an "
-            "earlier job"
-        )
+        rows += f" ({manifest.sources})"
     if manifest.invalid:
         rows += (
             f". {format_count(manifest.invalid, 'row')} cannot be sent, because a file that "

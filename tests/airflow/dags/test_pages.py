@@ -1,4 +1,4 @@
-"""The page of each DAG shows all its tasks and names existing files."""
+"""The README lists each example DAG. The page of a DAG shows all its tasks and names existing files."""
 
 from __future__ import annotations
 
@@ -10,8 +10,22 @@ import pytest
 from airflow_provider_batch.demo.home import dags_folder
 from tests.airflow.dags.conftest import page
 
+ROOT = Path(__file__).parents[3]
+DAG_IDS = sorted(file.stem for file in dags_folder().glob("[!_]*.py"))
+PAGES = sorted(file.stem for file in (ROOT / "docs" / "dags").glob("*.md"))
 
-@pytest.mark.parametrize("dag_id", sorted(file.stem for file in dags_folder().glob("[!_]*.py")))
+
+def test_the_readme_lists_each_dag_with_its_page_or_its_file() -> None:
+    listed = re.findall(
+        r"^\| `(\w+)` \|.*\| \[\w+\]\(([\w/.]+)\) \|$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE
+    )
+
+    assert sorted(dag_id for dag_id, _ in listed) == DAG_IDS
+    assert [link for _, link in listed if not (ROOT / link).is_file()] == []
+    assert set(PAGES) <= set(DAG_IDS)
+
+
+@pytest.mark.parametrize("dag_id", PAGES)
 def test_the_diagram_shows_every_task_and_the_named_files_exist(dag_id: str, airflow_home: Path) -> None:
     from airflow.dag_processing.dagbag import DagBag
 

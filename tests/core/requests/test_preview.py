@@ -43,10 +43,12 @@ def chat(custom_id: str, text: str) -> dict[str, Any]:
 
 
 def test_it_shows_the_number_of_requests_their_cost_and_the_ceiling() -> None:
-    assert render_preview(manifest(has_more_rows=True, requests=1_205, duplicates=3, reused=2), []).splitlines() == [
+    counted = manifest(has_more_rows=True, requests=1_205, duplicates=3, reused=2, reuse_from="labels")
+
+    assert render_preview(counted, []).splitlines() == [
         "- **Cost: $0.0234 to $2.50**, ceiling $5.00",
-        "- **Rows: 1,205**, of which 3 duplicate another row and 2 reuse the answer of an earlier job. There are "
-        "more rows, which will not be sent",
+        "- **Rows: 1,205** (1,200 sent, 3 duplicates, 2 reused from labels). There are more rows, which will not be "
+        "sent",
         "- **Requests: 1,200** in 1 shard (input file), with about 90,000 input tokens and 12,000 to 1,200,000 output "
         "tokens",
         "- **Model:** ` gpt-5-mini `",

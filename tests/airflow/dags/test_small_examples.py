@@ -1,0 +1,52 @@
+"""The example DAGs without a page: each shows one thing that people copy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from airflow_provider_batch.demo import documents, tickets
+from tests.airflow.dags.warehouses import Warehouse
+from tests.airflow.jobs import DagRunResult
+
+pytestmark = pytest.mark.usefixtures("offline")
+
+
+def test_first_job_labels_tickets(
+    run_example: Callable[..., DagRunResult], warehouse_of: Callable[..., Warehouse]
+) -> None:
+    warehouse = warehouse_of("sqlite", lambda path: tickets.seed(path, tickets.load()))
+
+    assert run_example("first_job").state == "success"
+
+    rows = warehouse.execute("SELECT outcome, label FROM ticket_topics")
+    assert len(rows) == 20
+    assert {label for outcome, label in rows if outcome == "succeeded"} <= {"billing", "login", "shipping", "other"}
+    assert any(outcome == "succeeded" for outcome, _ in rows)
+
+
+def test_rows_from_a_task_lands_a_translation_of_each_row(
+    run_example: Callable[..., DagRunResult], warehouse_of: Callable[..., Warehouse]
+) -> None:
+    warehouse = warehouse_of("sqlite", lambda path: None)
+
+    assert run_example("rows_from_a_task").state == "success"
+
+    assert warehouse.execute("SELECT custom_id, outcome FROM translations ORDER BY custom_id") == [
+        (name, "succeeded") for name in ("empty", "greeting", "sent")
+    ]
+
+
+def test_mail_when_done_tells_the_person_in_the_form(
+    run_example: Callable[..., DagRunResult], warehouse_of: Callable[..., Warehouse], mails: list[Any]
+) -> None:
+    warehouse_of("sqlite", documents.seed)
+
+    assert run_example("mail_when_done", to="me@example.com").state == "success"
+
+    (mail,) = mails
+    assert mail["To"] == "me@example.com"
+    assert mail["Subject"].startswith("mail_when_done.batch_job.land: ")
+    assert " succeeded, " in mail["Subject"]
