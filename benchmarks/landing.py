@@ -1,6 +1,7 @@
-"""Time and memory to land a job: from collected result files to an upserted table.
+"""Time and memory to land a job: from collected result files to an upserted table or a file.
 
-    python -m benchmarks.landing [--rows 10000 100000] [--runs 5] [--into postgres duckdb sqlite] [--json FILE]
+    python -m benchmarks.landing [--rows 10000 100000] [--runs 5] [--into postgres duckdb sqlite parquet jsonl]
+        [--json FILE]
 
 The result files of a sealed job are read, validated against the schema, priced and upserted by key, as
 BatchResultsOperator does it. Every run lands into a new table and then lands the same rows a second time, over the
@@ -12,6 +13,8 @@ existing ones. Each run also measures, on the same machine:
   that it gets 5,000 rows at most, and 500 in DuckDB, where it commits each row separately.
 * `LLMBatchOperator` of apache-airflow-providers-common-ai: its own landing code, which writes a JSON file instead of a
   table. Its client reads the same files from disk.
+
+Landings into a Parquet file and a file of JSON lines are compared with `LLMBatchOperator` only.
 
 Memory is the peak of a process minus the memory it used after its imports.
 """
@@ -25,15 +28,18 @@ from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from itertools import chain, islice
 from pathlib import Path
+from time import process_time
 from types import SimpleNamespace
 from typing import Any
 
 from benchmarks import data
-from benchmarks.measure import Figure, measure_time, run_for_sizes
+from benchmarks.measure import MB, Figure, measure_time, run_for_sizes
 from benchmarks.sealing import warehouse_of_tickets
 from benchmarks.worker import Worker
 
-TARGETS = ("postgres", "duckdb", "sqlite")
+DATABASES = ("postgres", "duckdb", "sqlite")
+#: endings of files
+FILES = ("parquet", "jsonl")
 #: targets; the table reports whether they are met
 MIN_RATIO_TO_COPY, MIN_RATIO_TO_INSERT_ROWS = 0.4, 5.0
 #: maximum number of rows for `insert_rows`
@@ -137,6 +143,29 @@ def prepare_ours(folder: str) -> Callable[[], dict[str, float]]:
     return run
 
 
+def prepare_file(folder: str, ending: str) -> Callable[[], dict[str, float]]:
+    """Return a function that lands the job into a file."""
+    from airflow_provider_batch.core.landing.landing import results_columns
+    from airflow_provider_batch.warehouse.results_file import ResultsFile
+
+    job = _Job(folder)
+    columns = results_columns(job.ledger.manifest, key={}, columns=data.COLUMNS)
+
+    def run() -> dict[str, float]:
+        path = Path(folder) / f"landed.{ending}"
+        start = process_time()
+        with measure_time() as timer:
+            count = ResultsFile(str(path), columns).write(job.landing())
+        return {
+            "rows": count,
+            "seconds": timer.seconds,
+            "cpu_seconds": process_time() - start,
+            "megabytes": path.stat().st_size / MB,
+        }
+
+    return run
+
+
 def prepare_copy(folder: str) -> Callable[[], dict[str, float]]:
     """Return a function that runs a bare COPY of rows parsed in advance."""
     job = _Job(folder)
@@ -215,6 +244,40 @@ def prepare_peer(folder: str) -> Callable[[], dict[str, float]]:
 
 def measure(target: str, rows: int, runs: int, folder: Path) -> list[Figure]:
     """Measure one target and number of rows."""
+    return (measure_file if target in FILES else measure_table)(target, rows, runs, folder)
+
+
+def measure_file(ending: str, rows: int, runs: int, folder: Path) -> list[Figure]:
+    """Measure landings into a file."""
+    peer = "LLMBatchOperator's landing"
+    rate = Figure(f"{ending} file, {rows:,} rows: landed", "rows/s", anchor=peer)
+    cpu, size = Figure("  CPU for each row", "µs"), Figure("  size of the file", "MB")
+    extra = Figure("  extra memory", "MB", anchor=peer)
+    work_folder = folder / f"{ending}-{rows}"
+    work_folder.mkdir()
+    with warehouse_of_tickets("sqlite", rows, work_folder) as environment, ExitStack() as stack:
+
+        def start(function: str, **arguments: Any) -> Worker:
+            case = f"benchmarks.landing:{function}"
+            return Worker(case, logs=folder, environment=environment, folder=str(work_folder), **arguments)
+
+        with start("prepare_job") as preparation:
+            assert preparation.run().result == rows
+        our_worker = stack.enter_context(start("prepare_file", ending=ending))
+        peer_worker = stack.enter_context(start("prepare_peer"))
+        for _ in range(runs):
+            ours, theirs = our_worker.run(), peer_worker.run()
+            assert ours.result["rows"] == theirs.result["rows"] == rows
+            rate.add(rows / ours.result["seconds"], rows / theirs.result["seconds"])
+            cpu.add(ours.result["cpu_seconds"] / rows * 1e6)
+            size.add(ours.result["megabytes"])
+            extra.add(ours.extra_mb, theirs.extra_mb)
+    shutil.rmtree(work_folder)
+    return [rate, cpu, size, extra]
+
+
+def measure_table(target: str, rows: int, runs: int, folder: Path) -> list[Figure]:
+    """Measure landings into a table."""
     min_ratio_to_copy = MIN_RATIO_TO_COPY if target == "postgres" else None
     figures = {
         "prepare_copy": Figure("", "rows/s", anchor="bare COPY, parsed in advance", min_ratio=min_ratio_to_copy),
@@ -263,7 +326,7 @@ def measure(target: str, rows: int, runs: int, folder: Path) -> list[Figure]:
 
 def main() -> None:
     """Measure and report."""
-    run_for_sizes("Collected result files -> an upserted table", __doc__, "--into", TARGETS, measure)
+    run_for_sizes("Collected result files -> a table or a file", __doc__, "--into", (*DATABASES, *FILES), measure)
 
 
 if __name__ == "__main__":

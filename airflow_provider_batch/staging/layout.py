@@ -97,16 +97,23 @@ def job_folder(root: str, key: JobKey) -> Folder:
     return open_folder("/".join((root.rstrip("/"), _safe_name(key.dag_id), _safe_name(key.task_id), f"{run}.{digest}")))
 
 
-def job_folders(root: str, dag_id: str | None = None) -> Iterator[Folder]:
-    """Yield the folders below a staging root that may hold a job, for one DAG or for all."""
+def job_folders(
+    root: str, dag_id: str | None = None, task_id: str | None = None, run_id: str | None = None
+) -> Iterator[Folder]:
+    """Yield the folders below a staging root that may hold a job, for one DAG or for all.
+
+    :param run_id: run_id or its first characters.
+    """
+    start = "" if run_id is None else _safe_name(run_id)[:60]
     base = open_folder(root)
     for dag in base.folders("") if dag_id is None else [_safe_name(dag_id)]:
         # listings of a local disk omit names with a leading dot, those of an object store do not
         if dag in (LESSONS_FOLDER, BUDGETS_FOLDER):
             continue
-        for task in base.folders(dag):
+        for task in base.folders(dag) if task_id is None else [_safe_name(task_id)]:
             for run in base.folders(f"{dag}/{task}"):
-                yield open_folder("/".join((root.rstrip("/"), dag, task, run)))
+                if run.startswith(start):
+                    yield open_folder("/".join((root.rstrip("/"), dag, task, run)))
 
 
 def find_staging_root(folder: Folder, key: JobKey) -> str | None:

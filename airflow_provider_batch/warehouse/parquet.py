@@ -21,7 +21,9 @@ from airflow_provider_batch.exceptions import InputError
 #: for 20 digits before the decimal point.
 _PRECISION, _SCALE = 38, 18
 #: rows of a row group, and bytes of their texts
-_GROUP_ROWS, _GROUP_BYTES = 50_000, 32_000_000
+_GROUP_ROWS, _GROUP_BYTES = 50_000, 16_000_000
+#: the same, for rows that pyarrow converts together
+_BATCH_ROWS, _BATCH_BYTES = 2_000, 2_000_000
 
 _DECIMAL_TYPE = re.compile(r"(?:decimal|numeric|number)\s*\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\)", re.IGNORECASE)
 
@@ -94,12 +96,28 @@ def _write_with_pyarrow(path: Path, columns: Sequence[Column], rows: Iterable[by
             return pyarrow.array([None if text is None else decode(text) for text in texts], type_of(column))
         return pyarrow.array(texts, pyarrow.string()).cast(type_of(column))
 
+    def convert(batch: list[bytes]) -> Any:
+        texts_by_column = zip(*_decode_rows(b"[" + b",".join(batch) + b"]"), strict=True)
+        arrays = [array(column, texts) for column, texts in zip(columns, texts_by_column, strict=True)]
+        return pyarrow.Table.from_arrays(arrays, schema=schema)
+
     schema = pyarrow.schema([(column.name, type_of(column)) for column in columns])
     with ParquetWriter(path, schema, compression="zstd") as writer:
-        for group in _groups(rows):
-            texts_by_column = zip(*_decode_rows(b"[" + b",".join(group) + b"]"), strict=True)
-            arrays = [array(column, texts) for column, texts in zip(columns, texts_by_column, strict=True)]
-            writer.write_table(pyarrow.Table.from_arrays(arrays, schema=schema), row_group_size=len(group))
+        group: list[Any] = []
+        rows_in_group = bytes_in_group = 0
+
+        def write_group() -> None:
+            if group:
+                writer.write_table(pyarrow.concat_tables(group), row_group_size=rows_in_group)
+                group.clear()
+
+        for batch, batch_bytes in _batches(rows):
+            group.append(convert(batch))
+            rows_in_group, bytes_in_group = rows_in_group + len(batch), bytes_in_group + batch_bytes
+            if rows_in_group >= _GROUP_ROWS or bytes_in_group >= _GROUP_BYTES:
+                write_group()
+                rows_in_group = bytes_in_group = 0
+        write_group()
 
 
 #: how pyarrow gets the values of the types to which it casts no texts
@@ -109,18 +127,18 @@ _DECODERS: dict[ColumnType, Callable[[str], Any]] = {
 }
 
 
-def _groups(rows: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """Yield the rows of each row group."""
-    group: list[bytes] = []
+def _batches(rows: Iterable[bytes]) -> Iterator[tuple[list[bytes], int]]:
+    """Yield the rows in lists that are converted together, with their size in bytes. Texts take much more memory."""
+    batch: list[bytes] = []
     size = 0
     for row in rows:
-        group.append(row)
+        batch.append(row)
         size += len(row)
-        if len(group) >= _GROUP_ROWS or size >= _GROUP_BYTES:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
+        if len(batch) >= _BATCH_ROWS or size >= _BATCH_BYTES:
+            yield batch, size
+            batch, size = [], 0
+    if batch:
+        yield batch, size
 
 
 def _write_with_duckdb(path: Path, columns: Sequence[Column], rows: Iterable[bytes], size: Size) -> None:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -14,10 +15,14 @@ from uuid import uuid4
 import pytest
 
 from airflow_provider_batch.cli import main
+from airflow_provider_batch.core.ledger.job import JobKey
+from airflow_provider_batch.core.ledger.ledger import seal
 from airflow_provider_batch.local.faults import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
+from airflow_provider_batch.staging.layout import job_folder
 from tests.airflow.clearing import ClearedJob
 from tests.airflow.jobs import Ticket, client_of, query, run_in_background, run_job
+from tests.core.building import manifest_of
 
 ROWS = 6
 
@@ -36,24 +41,24 @@ def jobs(*arguments: str) -> int:
     return main.main(["jobs", *arguments])
 
 
-def show_as_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+def as_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
     capsys.readouterr()
-    assert jobs("show", *arguments, "--json") == 0
+    assert jobs(*arguments, "--json") == 0
     return json.loads(capsys.readouterr().out)
 
 
 def test_jobs_are_listed_with_the_newest_first(warehouse: Path, capsys: pytest.CaptureFixture[str]) -> None:
     uids = [run_job().return_values["submit"]["job_uid"] for _ in range(3)]
 
-    summaries = show_as_json(capsys, "--limit", "2")
+    summaries = as_json(capsys, "list", "--limit", "2")
     assert [job["job_uid"] for job in summaries] == uids[:0:-1]
     assert summaries[0]["outcomes"] == {"succeeded": ROWS - 1, "refused": 1}
     assert float(summaries[0]["cost_usd"]) > 0
-    assert jobs("show", "--limit", "2") == 0
+    assert jobs("list", "--limit", "2") == 0
     text = capsys.readouterr().out
     assert f"{uids[2][:8]}  job_" in text
     assert "landed in answers; 5 succeeded, 1 refused; cost $0.0" in text
-    assert "… and 1 older job; --limit shows more." in text
+    assert "… and older jobs; --limit shows more." in text
 
 
 def test_a_job_is_shown_in_full_by_its_uid_its_folder_or_its_dag_and_run(
@@ -63,8 +68,9 @@ def test_a_job_is_shown_in_full_by_its_uid_its_folder_or_its_dag_and_run(
     reference = job.run(limits={"requests": 4}).return_values["submit"]
     uid, run_id = reference["job_uid"], job.run_id()
 
-    for words in ([uid], [uid[:10]], [reference["ledger"]], [job.dag_id, run_id], [job.dag_id, run_id, "submit"]):
-        job_summary = show_as_json(capsys, *words)
+    run = ["--dag", job.dag_id, "--run", run_id]
+    for words in ([uid], [uid[:10]], [reference["ledger"]], run, ["--run", run_id[:30]], [*run, "--task", "submit"]):
+        job_summary = as_json(capsys, "show", *words)
         assert job_summary["job_uid"] == uid
     assert [(shard["name"], shard["requests"], shard["phase"]) for shard in job_summary["shards"]] == [
         ("s0001", 4, "settled"),
@@ -83,15 +89,74 @@ def test_a_job_is_shown_in_full_by_its_uid_its_folder_or_its_dag_and_run(
     assert "secret text" not in text + json.dumps(job_summary)
 
 
+def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    capsys.readouterr()
+    assert jobs(*arguments) == 1
+    return capsys.readouterr().err
+
+
 def test_a_job_that_does_not_exist_is_an_error(warehouse: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert jobs("show") == 0
+    assert jobs("list") == 0
     assert "No jobs in file:" in capsys.readouterr().out
-    assert jobs("show", "nothing") == 1
-    assert "There is no job with a uid that starts with 'nothing' in file:" in capsys.readouterr().err
-    assert jobs("show", "dag", "run") == 1
-    assert "There is no job of DAG 'dag' and run 'run'" in capsys.readouterr().err
-    assert jobs("show", "a/folder") == 1
-    assert "contains no sealed job" in capsys.readouterr().err
+    assert "There is no job with a uid that starts with 'nothing' in file:" in error_of(capsys, "show", "nothing")
+    assert "There is no job of DAG 'dag' of run 'run' in" in error_of(capsys, "show", "--dag", "dag", "--run", "run")
+    assert "contains no sealed job" in error_of(capsys, "show", "a/folder")
+    assert "Say which job: JOB, its uid" in error_of(capsys, "show")
+    assert "--limit: Expected a number of jobs of at least 1" in error_of(capsys, "list", "--limit", "0")
+
+
+def test_jobs_are_selected_by_dag_run_task_map_index_and_state(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], airflow_home: Path
+) -> None:
+    root = tmp_path.as_uri()
+    uids = {
+        (dag_id, run_id, map_index): seal_empty_job(root, JobKey(dag_id, "submit", run_id, map_index))
+        for dag_id in ("label_tickets", "label tickets", "embed")
+        for run_id in ("scheduled__2026-11-20T02:00:00+00:00", "scheduled__2026-11-21T02:00:00+00:00")
+        for map_index in (0, 1)
+    }
+
+    def listed(*options: str) -> set[str]:
+        return {job["job_uid"] for job in as_json(capsys, "list", "--staging", root, *options)}
+
+    assert listed() == set(uids.values())
+    assert listed("--dag", "label tickets") == {uid for key, uid in uids.items() if key[0] == "label tickets"}
+    assert listed("--run", "scheduled__2026-11-20T") == {uid for key, uid in uids.items() if "-20T" in key[1]}
+    assert listed("--map-index", "1", "--task", "submit") == {uid for key, uid in uids.items() if key[2] == 1}
+    assert listed("--state", "answered", "--dag", "embed") == {uid for key, uid in uids.items() if key[0] == "embed"}
+    assert listed("--state", "landed") == listed("--state", "withheld") == listed("--task", "submi") == set()
+    assert len(listed("--limit", "3")) == 3
+
+    def show_error(*options: str) -> str:
+        return error_of(capsys, "show", "--staging", root, *options)
+
+    several = show_error("--dag", "embed", "--run", "scheduled__2026-11-20")
+    assert "There are 2 jobs of DAG 'embed' of run 'scheduled__2026-11-20'" in several
+    assert "submit[1]  scheduled__2026-11-20T02:00:00+00:00  sealed 20" in several
+    assert "Narrow it down with --map-index. Or give the uid of one of them." in several
+    assert "Narrow it down with --dag or --run or --map-index." in show_error("--task", "submit")
+    assert "Did you mean 'label_tickets'? The DAGs with jobs there are" in show_error("--dag", "label_ticket")
+    assert "The runs of DAG 'embed' with jobs there are scheduled__2026-11-21" in show_error(
+        "--dag", "embed", "--run", "manual"
+    )
+    assert "The tasks of DAG 'embed' with jobs there are submit." in show_error("--dag", "embed", "--task", "send")
+    assert "`airflow-batch jobs list --dag embed` lists" in show_error("--dag", "embed", "--map-index", "7")
+    uid = uids["embed", "scheduled__2026-11-21T02:00:00+00:00", 1]
+    one = ["--dag", "embed", "--run", "scheduled__2026-11-21", "--map-index", "1"]
+    assert as_json(capsys, "show", "--staging", root, *one)["job_uid"] == uid
+
+
+def test_a_state_that_does_not_exist_is_refused_with_those_that_do(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        jobs("list", "--state", "sleeping")
+    assert "invalid choice: 'sleeping'" in capsys.readouterr().err
+
+
+def seal_empty_job(root: str, key: JobKey) -> str:
+    """Seal a job without rows, and return its uid."""
+    folder = job_folder(root, key)
+    now = datetime.now(UTC)
+    return seal(folder, manifest_of([], key=key, job_uid=uuid4().hex, sealed_at=now)).manifest.job_uid
 
 
 def test_the_state_of_a_held_job_quotes_the_provider(
@@ -102,7 +167,7 @@ def test_the_state_of_a_held_job_quotes_the_provider(
     result = run_job()
 
     assert result.states["submit"] == "failed"
-    job_summary = show_as_json(capsys)[0]
+    job_summary = as_json(capsys, "list")[0]
     assert (job_summary["batches"], job_summary["outcomes"]) == (0, {"pending": ROWS})
     assert job_summary["state"].startswith("held: ")
     assert message in job_summary["state"]
@@ -174,7 +239,7 @@ def test_a_job_is_removed_when_it_has_landed_and_its_retention_has_passed(
     assert f"kept  {running['job_uid'][:8]}" in text
     assert "1 batch may still be running; `jobs cancel` cancels the job" in text
     assert "1 of 2 jobs removed." in text
-    assert [job["job_uid"] for job in show_as_json(capsys)] == [running["job_uid"]]
+    assert [job["job_uid"] for job in as_json(capsys, "list")] == [running["job_uid"]]
 
 
 def test_a_job_that_never_landed_is_removed_only_with_abandoned(
@@ -186,6 +251,6 @@ def test_a_job_that_never_landed_is_removed_only_with_abandoned(
 
     assert jobs("clean", "--older-than", "0") == 0
     assert "it never landed completely, so its answers exist only in staging" in capsys.readouterr().out
-    assert show_as_json(capsys)[0]["state"] == "answered, not landed yet"
+    assert as_json(capsys, "list")[0]["state"] == "answered, not landed yet"
     assert jobs("clean", "--older-than", "0", "--abandoned") == 0
-    assert show_as_json(capsys) == []
+    assert as_json(capsys, "list") == []

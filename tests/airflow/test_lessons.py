@@ -53,7 +53,7 @@ def test_the_shards_of_the_next_job_fit_the_limit_that_the_provider_reported_to_
     assert second.return_values["land"]["outcomes"] == {"succeeded": ROWS}
     assert f"the provider limits model gpt-5-mini to {queue_capacity:,} enqueued tokens" in learned_lines(capsys)
     # The lessons are stored next to the jobs but are not listed as a job.
-    assert main.main(["jobs", "show", "--json"]) == 0
+    assert main.main(["jobs", "list", "--json"]) == 0
     assert capsys.readouterr().out.count('"job_uid"') == 2
 
 

@@ -197,9 +197,9 @@ def test_only_the_page_imports_a_package_of_an_extra(command: Command) -> None:
     assert "'fastapi'" in report["failed"][PAGE]
 
 
-def test_jobs_show_works_without_any_extra(command: Command, tmp_path: Path) -> None:
-    show = ["jobs", "show", "--staging", tmp_path.as_uri()]
-    run = f"from {PACKAGE}.cli.main import main; raise SystemExit(main({show}))"
+def test_jobs_list_works_without_any_extra(command: Command, tmp_path: Path) -> None:
+    listing = ["jobs", "list", "--staging", tmp_path.as_uri()]
+    run = f"from {PACKAGE}.cli.main import main; raise SystemExit(main({listing}))"
 
     assert command("python", "-c", HIDE + run).splitlines()[-1] == f"No jobs in {tmp_path.as_uri()}."
 

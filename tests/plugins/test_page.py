@@ -13,6 +13,7 @@ import msgspec
 
 from airflow_provider_batch.core.ledger.job import Estimate
 from airflow_provider_batch.core.ledger.records import Landed, Reason
+from airflow_provider_batch.core.lifecycle.status import JobPhase
 from airflow_provider_batch.core.lifecycle.summary import JobSummary, ShardSummary, SubmissionSummary
 from airflow_provider_batch.plugins.page import HEADERS, render, render_message
 
@@ -46,6 +47,7 @@ JOB = JobSummary(
     job_uid="0123456789abcdef",
     generation=1,
     folder="s3://bucket/batch/label_tickets",
+    phase=JobPhase.LANDED,
     state="landed in labels",
     next="nothing.",
     endpoint="/v1/chat/completions",

@@ -1,4 +1,4 @@
-"""Text output of `airflow-batch jobs show`."""
+"""Text output of `airflow-batch jobs list` and `jobs show`."""
 
 from __future__ import annotations
 

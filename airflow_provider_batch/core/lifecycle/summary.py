@@ -21,7 +21,7 @@ from airflow_provider_batch.core.lifecycle.collection import held_batches
 from airflow_provider_batch.core.lifecycle.progress import outcomes_so_far
 from airflow_provider_batch.core.lifecycle.receipt import receipt
 from airflow_provider_batch.core.lifecycle.running_estimate import running_estimate
-from airflow_provider_batch.core.lifecycle.status import status_of
+from airflow_provider_batch.core.lifecycle.status import JobPhase, status_of
 
 
 class SubmissionSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,7 +92,9 @@ class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
     generation: int
     #: absolute address of the job's folder
     folder: str
-    #: where the job is, as a phrase
+    #: where the job is, in one word
+    phase: JobPhase
+    #: the same as a phrase, with numbers and reasons
     state: str
     #: what a person can do now, in full sentences
     next: str
@@ -205,7 +207,7 @@ def summarize(ledger: Ledger) -> JobSummary:
     :raises LedgerError: if a record of it cannot be read.
     """
     state, manifest = ledger.state(), ledger.manifest
-    status, advice = status_of(state)
+    status = status_of(state)
     submissions = [submission for shard in state.shards.values() for submission in shard.submissions]
     times = [time for submission in submissions for time in _times(submission)]
     settled = [record.time for _, _, record in state.settled_submissions()]
@@ -219,8 +221,9 @@ def summarize(ledger: Ledger) -> JobSummary:
         job_uid=manifest.job_uid,
         generation=manifest.generation,
         folder=ledger.folder.uri,
-        state=status,
-        next=advice,
+        phase=status.phase,
+        state=status.text,
+        next=status.advice,
         endpoint=manifest.endpoint,
         connection=manifest.openai_conn_id,
         sealed_at=manifest.sealed_at,

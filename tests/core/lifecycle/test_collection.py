@@ -113,10 +113,10 @@ def test_a_batch_that_has_ended_takes_no_queue_capacity() -> None:
 
 def test_the_status_says_which_batch_is_held_and_what_to_do() -> None:
     settled = Settled("s0002", 1, "batch-s0002", "completed", NOW, outcomes={"succeeded": 3})
-    status, advice = status_of(state_of(*failures(MAX_FAILURES), settled))
+    _, status, advice = status_of(state_of(*failures(MAX_FAILURES), settled))
     assert status == "1 batch held: Failure 7."
     assert "clear the wait" in advice
-    status, _ = status_of(state_of(*failures(MAX_FAILURES)))
+    _, status, _ = status_of(state_of(*failures(MAX_FAILURES)))
     assert "1 batch at the provider, 1 batch held" in status
 
 
