@@ -1,5 +1,6 @@
 """The entry point of the command-line tool `airflow-batch`.
 
+    airflow-batch doctor   check what a job needs, and say how to fix what is wrong
     airflow-batch demo     run the DAG label_tickets on real Airflow, offline or live
     airflow-batch serve    run the local batch server
     airflow-batch jobs     show, cancel, resubmit or clean up the jobs in staging
@@ -35,6 +36,9 @@ COMMANDS = {
         "airflow_provider_batch.cli.budget", "show the budgets that jobs share, or release a reservation"
     ),
     "demo": Command("airflow_provider_batch.demo.command", "run the DAG label_tickets on real Airflow", "demo"),
+    "doctor": Command(
+        "airflow_provider_batch.cli.doctor.command", "check what a job needs, and say how to fix what is wrong"
+    ),
     "jobs": Command(
         "airflow_provider_batch.cli.jobs.command", "show, cancel, resubmit or clean up the jobs in staging"
     ),

@@ -151,7 +151,15 @@ class BatchHook(OpenAIHook):
             self.warm_up()
         except AirflowNotFoundException as error:
             raise self._absent_error() from error
-        except (openai.OpenAIError, httpx2.InvalidURL, ValueError, TypeError, AttributeError, ImportError) as error:
+        except (
+            openai.OpenAIError,
+            httpx2.InvalidURL,
+            ValueError,
+            TypeError,
+            AttributeError,
+            ImportError,
+            OSError,
+        ) as error:
             raise self._connection_error([f"no OpenAI client can be created from it: {error}"]) from error
         self._check_settings()
 
@@ -193,8 +201,8 @@ class BatchHook(OpenAIHook):
         except InputError as error:
             return False, str(error)
         except _NO_ANSWER as error:
-            return False, f"{describe_error(error)}."
-        return True, "The server accepts the key."
+            return False, f"{describe_error(error)}. `airflow-batch doctor --conn-id {self.conn_id}` says more."
+        return True, "The server accepts the key. `airflow-batch doctor` also checks whether it may use batches."
 
     @property
     def host(self) -> str:
