@@ -21,6 +21,7 @@ import httpx2
 import openai
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, conf
 from airflow.providers.openai.hooks.openai import OpenAIHook
+from openai.types import FilePurpose
 
 from airflow_provider_batch.core.ledger.records import Failure
 from airflow_provider_batch.core.lifecycle.canary_verdict import DEFAULT_REQUESTS as DEFAULT_CANARY
@@ -320,15 +321,20 @@ class BatchHook(OpenAIHook):
             answer.response.status_code, answer.response.headers.get("x-request-id", ""), answer.content
         )
 
-    def upload(self, file: BinaryIO, name: str) -> str:
-        """Upload an input file, streamed from disk, and return the provider's file id. An upload is not billed.
+    def upload(
+        self, file: BinaryIO, name: str, *, purpose: FilePurpose = "batch", mime: str = "application/jsonl"
+    ) -> str:
+        """Upload a file, streamed from disk, and return the provider's file id. An upload is not billed.
+
+        :param purpose: what the file is for: "batch" for an input file, "vision" or "user_data" for a file to which
+            requests refer.
 
         :raises CapacityError: if the provider takes no more files for now: it answered 429, or 5xx with a `Retry-After`
             that was too long for the client to wait.
         :raises ProviderError: if the upload failed in any other way.
         """
         try:
-            answer = self.conn.files.create(file=(name, file, "application/jsonl"), purpose="batch")
+            answer = self.conn.files.create(file=(name, file, mime), purpose=purpose)
         except openai.APIStatusError as error:
             message = f"Uploading {name} failed: {describe_error(error)}. No batch was created for it."
             retry_after = parse_retry_after(error.response.headers.get("retry-after"))

@@ -84,6 +84,8 @@ if TYPE_CHECKING:
 ROW_ARGUMENTS = ("custom_id", "model", "system", "prompt", "files", "body", "request", "output_schema")
 #: choices for `delete_remote_files`
 DELETE_REMOTE_FILES = DELETE_NEVER, DELETE_AFTER_COLLECT = ("never", "after_collect")
+#: choices for `files_as`
+FILES_AS = BASE64, FILE_ID = ("base64", "file_id")
 #: choices for `lane`
 LANES = BATCH, FLEX, AUTO = ("batch", "flex", "auto")
 #: choices for `on_empty`
@@ -174,6 +176,9 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
     :param files_root: address of the folder below which the files are. No row can read a file anywhere else. Default:
         the text with which the templates in `files` begin, up to its last slash. Required if they begin with an
         expression; paths may then be relative to it.
+    :param files_as: how the content of the files is sent. "base64" makes it a part of the request. "file_id" uploads
+        each file once before the requests that refer to it; images and sounds of `/v1/chat/completions`, which takes
+        them in base64 only, stay in the request.
     :param output_schema: the expected shape of the answer, as JSON Schema or as anything that pydantic can validate: a
         model, a dataclass, a TypedDict, or a type such as `list[Item]`. Answers are judged by it. What is sent is made
         strict; `docs/structured-output.md` says how, and the log and the preview list the changes.
@@ -300,6 +305,7 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
         prompt: Any = None,
         files: Any = None,
         files_root: str | None = None,
+        files_as: str = BASE64,
         output_schema: Any = None,
         max_output_tokens: int | str | None = None,
         body: Any = None,
@@ -339,7 +345,9 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
         self.system = system
         self.prompt = prompt
         self.files = files
-        self.files_root: Any = files_root
+        # a path or an ObjectStoragePath counts as its address
+        self.files_root: Any = str(files_root) if hasattr(files_root, "parts") else files_root
+        self.files_as = parse_choice("files_as", files_as, FILES_AS)
         self.output_schema = plain_schema(output_schema)
         self.max_output_tokens = parse_count("max_output_tokens", max_output_tokens, minimum=1)
         self.body = body
@@ -557,6 +565,7 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
             ignore_canary=self.ignore_canary,
             retention_days=self.retention / timedelta(days=1) if self.retention is not None else None,
             delete_remote_files=self.delete_remote_files == DELETE_AFTER_COLLECT,
+            uploads_files=self.files is not None and self.files_as == FILE_ID,
             lane=None if self.lane == AUTO else Lane(self.lane),
             has_flex=hook.has_flex and self.endpoint in FLEX_ENDPOINTS,
         )

@@ -31,6 +31,7 @@ from airflow_provider_batch.core.requests.endpoints import EMBEDDINGS
 from airflow_provider_batch.core.requests.file_parts import compact
 from airflow_provider_batch.core.requests.render import Request, RequestSpec, compile_renderer
 from airflow_provider_batch.core.requests.row import Columns, UnknownColumnError
+from airflow_provider_batch.core.requests.uploaded_files import with_references
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.core.schema.judge import SchemaJudge
 from airflow_provider_batch.core.schema.native import plain
@@ -42,6 +43,7 @@ from airflow_provider_batch.sources.source import RowSource
 from airflow_provider_batch.warehouse.reused_table import ReusedTable
 from airflow_provider_batch.worker.file_reader import FileReader
 from airflow_provider_batch.worker.reuse import RenderedRow, with_reused_answers
+from airflow_provider_batch.worker.uploaded_files import store_file
 
 #: number of requests that a preview shows
 SAMPLE_REQUESTS = 3
@@ -76,6 +78,8 @@ class Plan(msgspec.Struct, frozen=True):
     #: days that staging keeps the job; None means the configured number
     retention_days: float | None = None
     delete_remote_files: bool = False
+    #: whether files of rows are uploaded instead of being part of the requests
+    uploads_files: bool = False
     #: maximum cost of all jobs of the DAG run
     max_run_cost_usd: float | None = None
     #: the budget that all jobs of the connection share
@@ -231,7 +235,16 @@ class _Builder:
             tokens = self.estimator.add(
                 request.model, request.body, request.inputs, request.outline, request.leaf_values
             )
-            sealer.add(request, carry, number, tokens)
+            sealer.add(request, carry, number, tokens, sent_body=self._sent_body(request))
+
+    def _sent_body(self, request: Request) -> bytes | None:
+        """Return the body with references to its files, which are kept in staging; None if the files stay in it."""
+        if not self._plan.uploads_files or not request.files:
+            return None
+        body, files = with_references(request.body, len(request.files))
+        for file in files:
+            store_file(self._folder, file)
+        return body
 
     def _count_files(self, request: Request) -> None:
         if request.problem is not None:
@@ -294,6 +307,7 @@ class _Builder:
             duplicate_files=sealer.duplicate_files,
             reused_files=sealer.reused_files,
             invalid_file=sealer.invalid_file,
+            uploads_files=plan.uploads_files,
         )
 
     def compare_with_previous(self, manifest: Manifest) -> Build:

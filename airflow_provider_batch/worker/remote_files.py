@@ -11,10 +11,13 @@ from airflow_provider_batch.core.ledger.state import Phase
 from airflow_provider_batch.exceptions import BatchError
 from airflow_provider_batch.hooks.batch import BatchHook
 from airflow_provider_batch.worker.log import Log
+from airflow_provider_batch.worker.uploaded_files import UploadedFiles
 
 
 def delete_remote_files(ledger: Ledger, log: Log) -> None:
     """Delete the input and result files of every settled shard, if the job was submitted with `delete_remote_files`.
+
+    The files to which requests refer are deleted once all shards are settled.
 
     Best effort: failures are logged and never fail the task. The next landing tries again.
     """
@@ -36,6 +39,8 @@ def delete_remote_files(ledger: Ledger, log: Log) -> None:
                     hook.delete(file_id)
                     deleted_count += 1
                 ledger.add(FilesDeleted(shard.name, submission.number, datetime.now(UTC)))
+        if ledger.manifest.uploads_files and all(shard.phase is Phase.SETTLED for shard in state.shards.values()):
+            deleted_count += UploadedFiles(ledger.folder, hook).delete()
     except BatchError as error:
         log.warning("%s Some files were not deleted at the provider. Clear this task to try again.", error)
     if deleted_count:

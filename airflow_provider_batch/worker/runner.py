@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cached_property
 from itertools import groupby
+from tempfile import TemporaryFile
 
 import msgspec
 
@@ -70,6 +72,7 @@ from airflow_provider_batch.core.lifecycle.steps import (
 from airflow_provider_batch.core.pricing.prices import Prices
 from airflow_provider_batch.core.provider.batch import BatchView
 from airflow_provider_batch.core.provider.lane import Lane
+from airflow_provider_batch.core.requests.uploaded_files import references, with_file_ids
 from airflow_provider_batch.core.schema.judge import SchemaJudge
 from airflow_provider_batch.core.sealing import final_pass
 from airflow_provider_batch.exceptions import (
@@ -91,6 +94,7 @@ from airflow_provider_batch.worker.log import Log
 from airflow_provider_batch.worker.parallel import run_concurrently
 from airflow_provider_batch.worker.reseal import Resealer
 from airflow_provider_batch.worker.shared_budgets import SharedBudgets, shared_budgets_of
+from airflow_provider_batch.worker.uploaded_files import MAX_CONCURRENT_UPLOADS, UploadedFiles
 
 #: delay before a failed cancel request is repeated
 CANCEL_RETRY_DELAY = timedelta(seconds=60)
@@ -129,6 +133,7 @@ class Runner:
         self._judge = SchemaJudge(schema) if schema is not None else None
         self._prices = Prices(ledger.manifest.prices, ledger.manifest.price_list)
         self._collector = Collector(ledger, hook, self._judge, log, clock, policy.backoff)
+        self._uploaded_files = UploadedFiles(ledger.folder, hook)
         self._resealer = Resealer(ledger, policy, self._judge, log, clock, self._claim)
 
     @cached_property
@@ -535,7 +540,16 @@ class Runner:
         shard = step.shard.spec
         name = f"{self.ledger.manifest.job_uid}-{shard.name}.jsonl"
         with open_sealed(self.ledger.folder, shard.file, shard.sha256, "It was not uploaded.") as file:
-            return self.hook.upload(file, name)
+            if not self.ledger.manifest.uploads_files:
+                return self.hook.upload(file, name)
+            with ThreadPoolExecutor(MAX_CONCURRENT_UPLOADS, "files") as pool, TemporaryFile() as copy:
+                keys = {key for line in file for key in references(line)}
+                list(pool.map(self._uploaded_files.file_id, keys))
+                file.seek(0)
+                for line in file:
+                    copy.write(with_file_ids(line, self._uploaded_files.file_id))
+                copy.seek(0)
+                return self.hook.upload(copy, name)
 
     def _create(self, step: Create) -> None:
         if self._stopping():

@@ -32,9 +32,11 @@ from airflow_provider_batch.core.lifecycle.failures import is_account_failure
 from airflow_provider_batch.core.lifecycle.steps import SendSynchronously
 from airflow_provider_batch.core.pricing.prices import Prices
 from airflow_provider_batch.core.provider.lane import FLEX_ENDPOINTS, SERVICE_TIER, Lane, asks_for_a_tier
+from airflow_provider_batch.core.requests.uploaded_files import with_file_ids
 from airflow_provider_batch.core.sealing.final_pass import FINAL_PASS_CONCURRENCY
 from airflow_provider_batch.exceptions import StoppedError
 from airflow_provider_batch.hooks.batch import SYNCHRONOUS_TIMEOUT, BatchHook, SynchronousResponse
+from airflow_provider_batch.worker.uploaded_files import UploadedFiles
 
 
 class Tries(NamedTuple):
@@ -151,7 +153,8 @@ def send_all(
     """
     hook.warm_up()
     sender = _Sender(hook, ledger.manifest.endpoint, stopping, policy)
-    shards = [(step, _requests(ledger, step)) for step in steps]
+    files = UploadedFiles(ledger.folder, hook)
+    shards = [(step, _requests(ledger, step, files)) for step in steps]
     waiting = deque(shards)
     #: responses by shard, of the shards that are started and not complete
     open_shards: dict[str, ShardResponses] = {}
@@ -206,10 +209,10 @@ def _in_flight(open_shards: Mapping[str, ShardResponses]) -> int:
     return sum(responses.step.shard.requests for responses in open_shards.values())
 
 
-def _requests(ledger: Ledger, step: SendSynchronously) -> list[_Request]:
+def _requests(ledger: Ledger, step: SendSynchronously, files: UploadedFiles) -> list[_Request]:
     shard = step.shard.spec
     with open_sealed(ledger.folder, shard.file, shard.sha256, "None of its requests was sent.") as file:
-        lines = [msgspec.json.decode(line, type=_Line) for line in file]
+        lines = [msgspec.json.decode(with_file_ids(line, files.file_id), type=_Line) for line in file]
     return [_Request(step, line.custom_id, line.body) for line in lines]
 
 

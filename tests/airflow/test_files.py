@@ -339,6 +339,56 @@ def test_a_file_or_a_request_that_is_too_large_costs_its_row(
     assert rows["T-3"] is None
 
 
+@pytest.mark.parametrize("endpoint", ["/v1/responses", "/v1/chat/completions"])
+def test_files_can_be_uploaded_once_and_sent_by_id(
+    warehouse: Path, server: LocalServer, files: str, store: Store, bucket: str, endpoint: str
+) -> None:
+    change(warehouse, "INSERT INTO tickets VALUES ('T-4', 'Four', 'a.png', 'a'), ('T-5', 'Five', 'gone.png', 'a')")
+    arguments = {"endpoint": endpoint, "files": files, "prompt": "Describe {{ row.id }}.", "canary": 1}
+    job = ClearedJob()
+    result = job.run(**arguments, files_as="file_id")
+
+    assert result.state == "success", result.errors
+    assert result.return_values["land"]["outcomes"] == {"succeeded": 4, "invalid_input": 1}
+    uploads = {file.id: file for file in client_of(server).files.list() if file.purpose in ("vision", "user_data")}
+    names = sorted(file.filename for file in uploads.values())
+    assert names == (["image.jpg", "image.png", "scan.pdf"] if "responses" in endpoint else ["scan.pdf"])
+    contents = {file.filename: client_of(server).files.content(file_id).content for file_id, file in uploads.items()}
+    assert contents["scan.pdf"] == pdf(3)
+    assert "sha256:" not in json.dumps(sent_bodies(server))
+    # the way in which the files are sent makes no difference to a clear
+    before = server.calls().get("create")
+    assert job.clear(**arguments, files_as="base64").state == "success"
+    assert server.calls().get("create") == before
+
+
+def test_a_retry_does_not_upload_a_file_again(warehouse: Path, server: LocalServer, files: str, store: Store) -> None:
+    arguments = {"endpoint": "/v1/responses", "files": files, "prompt": "Describe it.", "files_as": "file_id"}
+    server.set_faults(Fault(kind=Kind.STATUS, calls=frozenset({Call.CREATE}), status=400, message="Unknown parameter"))
+    job = ClearedJob()
+    assert job.run(**arguments).states["submit"] == "failed"
+    server.set_faults()
+    store.store.clear()
+
+    assert job.retry(**arguments).state == "success"
+    purposes = sorted(file.purpose for file in client_of(server).files.list())
+    assert purposes == ["batch", "batch_output", "user_data", "vision", "vision"]
+
+
+def test_uploaded_files_are_deleted_once_the_answers_are_there(
+    warehouse: Path, server: LocalServer, files: str
+) -> None:
+    arguments = {"endpoint": "/v1/responses", "files": files, "prompt": "Describe it.", "files_as": "file_id"}
+    job = ClearedJob()
+    result = job.run(**arguments, delete_remote_files="after_collect")
+
+    assert result.state == "success", result.errors
+    assert [file.purpose for file in client_of(server).files.list()] == []
+    change(warehouse, "INSERT INTO tickets VALUES ('T-4', 'Four', 'a.png', 'a')")
+    again = job.clear(**arguments, delete_remote_files="after_collect", deduplicate=False)
+    assert again.return_values["land"]["outcomes"] == {"succeeded": 4}
+
+
 def test_sounds_and_lists_of_files_from_a_root(warehouse: Path, server: LocalServer, store: Store, bucket: str) -> None:
     store.put(f"{bucket}/calls/1.wav", wav())
     store.put(f"{bucket}/calls/2.mp3", mp3())

@@ -232,6 +232,8 @@ class Manifest(msgspec.Struct, frozen=True):
     ignore_canary: bool = False
     #: whether the provider's copies of the job's files are deleted once staging has them
     delete_remote_files: bool = False
+    #: whether requests refer to files that are uploaded before them; see `core.requests.uploaded_files`
+    uploads_files: bool = False
     #: files of duplicates, and files of answers from the results table `reuse_from`
     duplicate_files: list[DuplicateFile] = []
     reused_files: list[ReusedFile] = []

@@ -294,16 +294,19 @@ class Sealer:
             self._last_hash = (request, request_sha256(self.endpoint, request.body))
         return self._last_hash[1]
 
-    def add(self, request: Request, carry: list[Any], number: int, tokens: int) -> None:
+    def add(
+        self, request: Request, carry: list[Any], number: int, tokens: int, *, sent_body: bytes | None = None
+    ) -> None:
         """Add a request to a shard.
 
         :param carry: values of the carried columns.
         :param number: number of the row in the result of the query, from 1.
         :param tokens: estimated input tokens.
+        :param sent_body: what is sealed instead of the body; the request hash is that of the body.
         :raises RowTooLargeError: if the request exceeds a limit on its own.
         :raises InputError: if the rows use more than 100 models.
         """
-        line = request_line(request.custom_id, self.endpoint, request.body)
+        line = request_line(request.custom_id, self.endpoint, request.body if sent_body is None else sent_body)
         sha256 = self.sha256(request)
         row = RowIndex(request.custom_id, sha256, carry, number, request.inputs, tokens)
         size = self._size(line, request.inputs, tokens, request.outline)

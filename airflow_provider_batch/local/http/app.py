@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from airflow_provider_batch.local.answers.faulty import FaultyResponder
+from airflow_provider_batch.local.answers.file_ids import FileIdResponder
 from airflow_provider_batch.local.answers.offline import OfflineResponder
 from airflow_provider_batch.local.api.errors import ApiError
 from airflow_provider_batch.local.dialects.azure import AzureMiddleware
@@ -37,7 +38,13 @@ def create_app(state: Path, settings: Settings) -> FastAPI:
     store = Store(state, speed=settings.speed)
     faults = Faults(settings.seed, store.first_time, settings.faults)
     upstream = _upstream(settings)
-    responder = FaultyResponder(upstream or OfflineResponder(store.first_time), faults)
+
+    def purpose_of(file_id: str) -> str | None:
+        file = store.file(settings.dialect.internal_id(file_id))
+        return None if file is None else file.purpose
+
+    answering = upstream or FileIdResponder(OfflineResponder(store.first_time), purpose_of)
+    responder = FaultyResponder(answering, faults)
     server = Server(settings, store, responder, Engine(store, responder, settings, faults=faults), faults, upstream)
     server.restore_create_rate()
 
