@@ -128,7 +128,7 @@ class ResultsTableError(WarehouseError):
 
 
 class FileStoreError(BatchError):
-    """Raised if the store of the files that rows name cannot be read. Nothing was sent."""
+    """Raised if the store of the files that hold the rows, or that rows name, cannot be read. Nothing was sent."""
 
 
 class StagingError(BatchError):

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sized
-from itertools import chain, islice
+from functools import partial
+from itertools import chain, count, islice
 from types import TracebackType
 from typing import Any, Self
 
-from airflow_provider_batch.core.arguments import argument_error, is_runtime_value, require_text
+from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+from airflow_provider_batch.core.arguments import argument_error, is_final, is_runtime_value, require_text
 from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.exceptions import InputError
+from airflow_provider_batch.sources.files import Files, check_address
+from airflow_provider_batch.sources.frames import is_frame, open_frame
+from airflow_provider_batch.sources.parts import Part, Parts
 from airflow_provider_batch.sources.plain import as_mapping
 from airflow_provider_batch.sources.records import Records
 from airflow_provider_batch.sources.source import RowSource, Source
@@ -45,7 +51,7 @@ class ResolvedRows:
 
 def is_address(value: Any) -> bool:
     """Return whether a value is the address of files."""
-    return isinstance(value, str | os.PathLike)
+    return isinstance(value, str | os.PathLike | ObjectStoragePath)
 
 
 def has_templates(value: Any) -> bool:
@@ -58,7 +64,12 @@ def check_rows(value: Any) -> None:
 
     :raises InputError: if it cannot hold rows, or could be read only once.
     """
-    if is_runtime_value(value) or has_templates(value):
+    if is_runtime_value(value):
+        return
+    if has_templates(value):
+        for address in [value] if is_address(value) else value:
+            if is_final(address):
+                open_rows(address)
         return
     if isinstance(value, Iterator):
         raise InputError(
@@ -72,11 +83,15 @@ def check_rows(value: Any) -> None:
 def open_rows(value: Any) -> RowSource:
     """Return the source of the rows that a value stands for. Nothing is read before the source is entered.
 
-    :param value: dicts or similar objects in a list or any other iterable, such as a generator.
+    :param value: dicts or similar objects in a list or any other iterable, such as a generator; a data frame or Arrow
+        table; the address of files; or an iterable of lists, frames or addresses.
     :raises InputError: if the value is none of these. The source raises it for a row that is not usable.
     """
     if is_address(value):
-        require_text("rows", str(value))
+        check_address(require_text("rows", str(value)))
+        return Files([value])
+    if is_frame(value):
+        return open_frame(value)
     if isinstance(value, Mapping) or as_mapping(value) is not None:
         raise InputError(
             f"rows: Expected a list of dicts, one for each row, but got a single {type(value).__name__}. Put it into a "
@@ -89,7 +104,7 @@ def open_rows(value: Any) -> RowSource:
 
 
 class Values(Source):
-    """Rows from an iterable of rows, or of lists of rows, such as the outputs of the instances of a mapped task."""
+    """Rows from an iterable of rows, or of lists, frames or addresses, as the instances of a mapped task return."""
 
     def __init__(self, values: Iterable[Any]) -> None:
         super().__init__()
@@ -111,14 +126,40 @@ class Values(Source):
         return iter(self._source)
 
     def _choose_source(self) -> RowSource:
-        if isinstance(self._values, list | tuple):
-            is_nested = bool(self._values) and _is_list(self._values[0])
-            return Records(list(_flatten(self._values)) if is_nested else self._values)
-        values = iter(self._values)
-        first_values = list(islice(values, 1))
-        is_nested = bool(first_values) and _is_list(first_values[0])
-        all_values = chain(first_values, values)
-        return Records(_flatten(all_values) if is_nested else all_values)
+        is_list = isinstance(self._values, list | tuple)
+        remaining_values = iter(self._values)
+        first_values = list(islice(remaining_values, 1))
+        values = self._values if is_list else chain(first_values, remaining_values)
+        if not first_values:
+            return Source()
+        if is_address(first_values[0]):
+            return Files(list(_require_addresses(values)))
+        if is_frame(first_values[0]):
+            return Parts(map(_frame_part, values, count(1)))
+        if _is_list(first_values[0]):
+            values = list(_flatten(values)) if is_list else _flatten(values)
+        return Records(values)
+
+
+def _require_addresses(values: Iterable[Any]) -> Iterator[Any]:
+    for number, value in enumerate(values, start=1):
+        if not is_address(value):
+            raise _mixed_error(number, value, "the address of files")
+        yield value
+
+
+def _frame_part(frame: Any, number: int) -> Part:
+    if not is_frame(frame):
+        raise _mixed_error(number, frame, "a data frame")
+    name = f"data frame {number}"
+    return name, partial(open_frame, frame, name)
+
+
+def _mixed_error(number: int, value: Any, first: str) -> InputError:
+    return InputError(
+        f"rows: Item {number} is of the type {type(value).__name__}, but the first is {first}. All must be of the same "
+        "kind. Nothing was uploaded."
+    )
 
 
 def _is_list(value: Any) -> bool:
@@ -128,8 +169,5 @@ def _is_list(value: Any) -> bool:
 def _flatten(values: Iterable[Any]) -> Iterator[Any]:
     for number, value in enumerate(values, start=1):
         if not _is_list(value):
-            raise InputError(
-                f"rows: Part {number} is a {type(value).__name__}, but the first is a list of rows. All must be lists. "
-                "Nothing was uploaded."
-            )
+            raise _mixed_error(number, value, "a list of rows")
         yield from value

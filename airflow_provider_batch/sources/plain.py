@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -13,8 +14,14 @@ from uuid import UUID
 
 import msgspec
 
+from airflow_provider_batch.sources.nanoseconds import duration_from_nanoseconds, timestamp_from_nanoseconds
 from airflow_provider_batch.warehouse.values import timestamp_or_text
 
+#: types of NumPy with nanoseconds
+_NANOSECONDS: Mapping[str, Callable[[int], Any]] = {
+    "datetime64[ns]": lambda value: timestamp_from_nanoseconds(value, None),
+    "timedelta64[ns]": duration_from_nanoseconds,
+}
 #: types whose values stay as they are
 _PLAIN = frozenset({str, int, float, bool, type(None), Decimal, datetime, date, time, timedelta, UUID, bytes})
 
@@ -41,24 +48,24 @@ def plain_value(value: Any) -> Any:
     return _from_subclass(value)
 
 
+def missing_if_nan(value: Any) -> Any:
+    """Return None for NaN, which is how pandas writes a missing value, also into dicts and JSON."""
+    return None if type(value) is float and math.isnan(value) else value
+
+
 def _from_numpy(value: Any) -> Any:
     name = type(value).__name__
     if name == "ndarray":
         return [plain_value(member) for member in (value if value.ndim else [value[()]])]
-    if name == "datetime64":
-        text = str(value)
-        return None if text == "NaT" else timestamp_or_text(text)
-    if name == "timedelta64":
-        return _from_numpy_duration(value)
-    item = value.item()
-    return item if type(item) in _PLAIN else float(item) if name.startswith("longdouble") else value
-
-
-def _from_numpy_duration(value: Any) -> Any:
     if str(value) == "NaT":
         return None
-    whole = value.astype("timedelta64[us]")
-    return whole.item() if whole == value else f"PT{Decimal(int(value.astype('timedelta64[ns]'))).scaleb(-9):f}S"
+    if value.dtype.name in _NANOSECONDS:
+        return _NANOSECONDS[value.dtype.name](value.astype("int64").item())
+    if name in ("datetime64", "timedelta64"):
+        moment = value.item()  # a number if Python has no such date or unit
+        return str(value) if isinstance(moment, int) else moment
+    item = value.item()
+    return item if type(item) in _PLAIN else float(item) if name.startswith("longdouble") else value
 
 
 def _from_subclass(value: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from airflow_provider_batch.core.arguments import shorten
 from airflow_provider_batch.exceptions import InputError
-from airflow_provider_batch.sources.plain import as_mapping, plain_value
+from airflow_provider_batch.sources.plain import as_mapping, missing_if_nan, plain_value
 from airflow_provider_batch.sources.source import Source, check_columns
 
 #: number of rows of an iterator that are read before its columns are decided
@@ -45,9 +45,9 @@ class Records(Source):
         for number, value in enumerate(self._records, start=1):
             record = as_record(value, number)
             if tuple(record) == columns:
-                yield tuple(map(plain_value, record.values()))
+                yield tuple(map(_cell, record.values()))
                 continue
-            row = tuple(plain_value(record.get(name)) for name in columns)
+            row = tuple(_cell(record.get(name)) for name in columns)
             if len(record) > sum(name in record for name in columns):
                 extra_name = next(name for name in record if name not in columns)
                 raise InputError(
@@ -66,12 +66,16 @@ def as_record(value: Any, number: int) -> Mapping[Any, Any]:
     record = as_mapping(value)
     if record is None:
         raise InputError(
-            f"rows: Each row must be a dict of column names and values, but row {number} is a {type(value).__name__}: "
-            f"{shorten(value)}. Nothing was uploaded."
+            f"rows: Each row must be a dict of column names and values, but row {number} is of the type "
+            f"{type(value).__name__}: {shorten(value)}. Nothing was uploaded."
         )
     if not record:
         raise InputError(f"rows: Row {number} is empty: it has no columns. Nothing was uploaded.")
     return record
+
+
+def _cell(value: Any) -> Any:
+    return missing_if_nan(plain_value(value))
 
 
 def _keys_of(records: Sequence[Any]) -> list[Any]:

@@ -301,14 +301,20 @@ def generate() -> Iterator[dict[str, int]]:
         ({"rows": ""}, "from nowhere"),
         ({"rows": 5}, "rows: Expected a list of dicts"),
         ({"rows": True}, "rows: Expected a list of dicts"),
+        ({"rows": "tickets.csv"}, "Text must be the address of files"),
+        ({"rows": ["/tmp/a.csv", "b.csv"]}, "Text must be the address of files"),
+        ({"rows": "[{'id': 1}]"}, "Got the text of a value instead of the value"),
         ({"rows": b"x"}, "rows: Expected a list of dicts"),
         ({"rows": {1, 2}}, "rows: Expected a list of dicts"),
         ({"rows": {"id": [1, 2]}}, "a list of dicts, one for each row, but got a single dict"),
         ({"rows": generate()}, "generator can be read only once"),
         ({"rows": map(dict, [])}, "map can be read only once"),
         ({"rows": generate}, "rows: Expected a list of dicts"),
-        ({"rows": [(1, 2)]}, "row 1 is a int"),
-        ({"rows": [{"id": 1}, 5]}, "Each row must be a dict of column names and values, but row 2 is a int: 5"),
+        ({"rows": [(1, 2)]}, "row 1 is of the type int"),
+        (
+            {"rows": [{"id": 1}, 5]},
+            "Each row must be a dict of column names and values, but row 2 is of the type int: 5",
+        ),
         ({"rows": [{"id": 1}, {}]}, "Row 2 is empty"),
         ({"rows": [{1: 1}]}, "The names of columns must be text, but rows has the name 1 (int)"),
         ({"rows": [{"": 1}]}, "A column of rows has no name"),
@@ -329,7 +335,7 @@ def test_wrong_rows_are_refused_when_the_dag_is_parsed(arguments: dict[str, Any]
     [
         ({"id": 1}, "one for each row, but got a single dict. Put it into a list."),
         (7, "rows: Expected a list of dicts"),
-        ([{"id": 1}, None], "row 2 is a NoneType"),
+        ([{"id": 1}, None], "row 2 is of the type NoneType"),
         ([{"id": 1}, {"other": 1}], "custom_id"),
     ],
 )
@@ -357,3 +363,75 @@ def test_dates_in_a_literal_list_survive(warehouse: Path) -> None:
 
     assert result.state == "success", result.errors
     assert query(warehouse, "SELECT day FROM answers") == [("2026-01-02",)]
+
+
+def write_files(folder: Path, kind: str) -> str:
+    """Write two files with the tickets. Return a pattern that matches both."""
+    import polars as pl
+
+    for number, rows in enumerate((TICKETS[:3], TICKETS[3:])):
+        frame = pl.DataFrame(rows)
+        writers = {"jsonl": frame.write_ndjson, "csv": frame.write_csv, "parquet": frame.write_parquet}
+        writers[kind](folder / f"tickets-{number}.{kind}")
+    return f"file://{folder}/{{{{ 'tickets' }}}}-*.{kind}"
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_files_are_sent(warehouse: Path, tmp_path: Path, kind: str) -> None:
+    result = run_job(**NO_SQL, rows=write_files(tmp_path, kind), carry=["label"])
+
+    assert result.state == "success", result.errors
+    assert query(warehouse, "SELECT custom_id, label FROM answers ORDER BY 1") == [
+        (f"T-{n}", "billing") for n in range(1, 6)
+    ]
+
+
+def test_addresses_from_tasks_are_no_templates(warehouse: Path, tmp_path: Path) -> None:
+    path = tmp_path / "{{ ds }}.jsonl"
+    path.write_text(json.dumps(TICKETS[0]))
+
+    result = run_group(lambda: str(path))
+
+    assert result.state == "success", result.errors
+    assert custom_ids(warehouse) == ["T-1"]
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
+def test_a_data_frame_is_sent(warehouse: Path, library: str) -> None:
+    import pandas as pd
+    import polars as pl
+    import pyarrow as pa
+
+    frames: dict[str, Any] = {"pandas": pd.DataFrame, "polars": pl.DataFrame, "pyarrow": pa.Table.from_pylist}
+    result = run_job(**NO_SQL, rows=frames[library](TICKETS))
+
+    assert result.state == "success", result.errors
+    assert custom_ids(warehouse) == [f"T-{n}" for n in range(1, 6)]
+
+
+def test_a_pandas_frame_that_a_task_returns_is_sent(warehouse: Path) -> None:
+    import pandas as pd
+
+    result = run_group(lambda: pd.DataFrame(TICKETS))
+
+    assert result.state == "success", result.errors
+    assert custom_ids(warehouse) == [f"T-{n}" for n in range(1, 6)]
+
+
+def test_a_mapped_job_per_file(warehouse: Path, tmp_path: Path) -> None:
+    from airflow_provider_batch.task_groups import batch_job
+
+    write_files(tmp_path, "csv")
+    with new_dag() as dag:
+        addresses = [str(path) for path in sorted(tmp_path.glob("*.csv"))]
+        batch_job.partial(**group_arguments(rows=...)).expand(rows=addresses)
+    result = run_dag(dag)
+
+    assert result.state == "success", result.errors
+    assert custom_ids(warehouse) == [f"T-{n}" for n in range(1, 6)]
+
+
+def test_a_missing_file_fails_the_task_without_a_retry(warehouse: Path, tmp_path: Path) -> None:
+    result = run_job(**NO_SQL, rows=str(tmp_path / "missing.csv"))
+
+    assert result.error().startswith("InputError: rows: There is no file ")
