@@ -39,6 +39,20 @@ def test_rows_from_a_task_lands_a_translation_of_each_row(
     ]
 
 
+def test_job_per_market_labels_the_reviews_of_each_market(
+    run_example: Callable[..., DagRunResult], warehouse_of: Callable[..., Warehouse]
+) -> None:
+    warehouse = warehouse_of("sqlite", lambda path: None)
+
+    result = run_example("job_per_market")
+
+    assert result.state == "success"
+    assert [result.return_values[f"label_reviews.land[{index}]"]["requests"] for index in range(3)] == [2, 1, 2]
+    assert warehouse.execute("SELECT custom_id FROM review_labels ORDER BY custom_id") == [
+        (name,) for name in ("DE-0", "DE-1", "FR-0", "US-0", "US-1")
+    ]
+
+
 def test_mail_when_done_tells_the_person_in_the_form(
     run_example: Callable[..., DagRunResult], warehouse_of: Callable[..., Warehouse], mails: list[Any]
 ) -> None:
