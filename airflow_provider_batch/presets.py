@@ -465,4 +465,4 @@ def _quote(value: Any) -> str:
 
 def _literal(text: str) -> str:
     """Return a row template that renders as this text."""
-    return re.sub(r"\{[{%#]", lambda match: "{{ '" + match.group() + "' }}", text)
+    return re.sub(r"\{+", lambda match: "{{ '" + match.group() + "' }}", text)

@@ -19,6 +19,7 @@ from airflow.sdk import BaseOperator, TaskGroup, task_group
 from airflow.sdk.bases.decorator import Task
 from airflow.sdk.definitions.context import KNOWN_CONTEXT_KEYS
 
+from airflow_provider_batch.core.arguments import parse_mapping, shorten
 from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.sources.function import FunctionCall
 from airflow_provider_batch.task_groups import JOB_ARGUMENTS, create_job
@@ -31,11 +32,12 @@ _Result = TypeVar("_Result")
 #: how errors name the decorator
 _NAME = "@task.openai_batch"
 _GROUP_OPTIONS = frozenset(inspect.signature(TaskGroup).parameters)
-_TASK_OPTIONS = frozenset(inspect.signature(BaseOperator).parameters) - JOB_ARGUMENTS - {"task_id", "multiple_outputs"}
+_TASK_OPTIONS = frozenset(inspect.signature(BaseOperator).parameters) - JOB_ARGUMENTS - _GROUP_OPTIONS - {"task_group"}
 #: arguments that the decorator does not have, with the reason
 _REFUSED = {
     **dict.fromkeys(("sql", "rows", "parameters"), "The function returns the rows"),
     "multiple_outputs": "The landing returns a single summary",
+    "do_xcom_push": "The tasks pass the job to each other as an XCom",
 }
 
 
@@ -79,6 +81,8 @@ class _BatchTask:
     """A decorated function. Calling it adds a job to the DAG."""
 
     def __init__(self, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
+        if not inspect.isroutine(function):
+            raise InputError(f"{_NAME} expects a function that returns rows, got {shorten(function)}.")
         if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
             raise InputError(f"{_NAME}: The function {function.__name__} is asynchronous. Use a plain function.")
         #: the function of the author
@@ -100,6 +104,9 @@ class _BatchTask:
 
     def expand_kwargs(self, kwargs: Any) -> Any:
         """Add one job per dict of arguments."""
+        for arguments in kwargs if isinstance(kwargs, (list, tuple)) else ():
+            if isinstance(arguments, Mapping):
+                _check_call(self.function, (), arguments)
         return self._group().expand_kwargs(kwargs)
 
     def override(self, **options: Any) -> _BatchTask:
@@ -108,22 +115,24 @@ class _BatchTask:
 
     def _group(self) -> Any:
         """Return the task group, as `@task_group` creates it from a function."""
-        options = {"group_id": self.function.__name__, **self._options}
-        options["group_id"] = options.pop("task_id", options["group_id"])
-        defaults = {name: options.pop(name) for name in _TASK_OPTIONS & set(options)}
-        group_options = {name: options.pop(name) for name in _GROUP_OPTIONS & set(options)}
-        default_args = (group_options.pop("default_args", None) or {}) | defaults
-
+        options = dict(self._options)
         for name, reason in _REFUSED.items():
             if name in options:
                 raise InputError(f"{_NAME}: {reason}, so there is no argument {name!r}.")
+        group_id = options.pop("group_id", None)
+        group_id = options.pop("task_id", None) or group_id or self.function.__name__
+        if group_id == "<lambda>":
+            raise InputError(f"{_NAME}: A lambda has no name. Give the job one with task_id.")
+        default_args = parse_mapping("default_args", options.pop("default_args", None))
+        default_args |= {name: options.pop(name) for name in _TASK_OPTIONS & set(options)}
+        group_options = {name: options.pop(name) for name in _GROUP_OPTIONS & set(options)}
 
         @wraps(self.function)
         def create(*args: Any, **kwargs: Any) -> Any:
             _check_call(self.function, args, kwargs)
             return create_job(_NAME, {**options, "rows": FunctionCall(self.function, args, kwargs)})
 
-        return task_group(**group_options, default_args=default_args)(create)
+        return task_group(group_id=group_id, default_args=default_args, **group_options)(create)
 
 
 def _check_call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from airflow.providers.common.compat.sdk import XComArg, determine_kwargs
+from airflow.sdk.definitions._internal.expandinput import MappedArgument
 from airflow.sdk.definitions._internal.mixins import ResolveMixin
 from airflow.sdk.definitions._internal.templater import Templater
 
@@ -43,9 +44,16 @@ class FunctionCall(ResolveMixin):
         arguments.template_ext = ()  # the names of files are for the function to read
         env = context["task"].get_template_env()
         args = arguments.render_template(self._args, context, env)
-        kwargs = arguments.render_template(dict(self._kwargs), context, env)
+        # a dict of `expand_kwargs` may leave out arguments that have a default or that Airflow fills in
+        present = {name: value for name, value in self._kwargs.items() if not _is_absent(value, context)}
+        kwargs = arguments.render_template(present, context, env)
         named = determine_kwargs(self._function, args, {**context, **kwargs})
         return _FunctionRows(self._function, args, named)
+
+
+def _is_absent(value: Any, context: Any) -> bool:
+    """Return whether a mapped argument has no value in this job."""
+    return isinstance(value, MappedArgument) and value._key not in value._input.resolve(context)[0]
 
 
 class _FunctionRows(ResolvedRows):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -106,10 +107,11 @@ def test_each_value_that_a_function_is_mapped_over_has_a_job_named_by_it(warehou
     with new_dag() as dag:
 
         @openai_batch_task(**JOB)
-        def load(market: str, count: int) -> Any:
+        def load(market: str, count: int = 2, ds: Any = None) -> Any:
             return [{"id": f"{market}{n}", "body": "text"} for n in range(count)]
 
-        load.partial(count=2).expand(market=["DE", "FR"])
+        # the function's other arguments have their defaults
+        load.expand_kwargs([{"market": "DE"}, {"market": "FR"}])
 
     assert run_dag(dag).state == "success"
 
@@ -274,6 +276,8 @@ def test_the_serialized_dag_does_not_change_from_parse_to_parse() -> None:
         ({"deadline": 30}, "deadline: Expected a duration"),
         ({"custom_id": "id"}, "custom_id"),
         ({"columns": ["absent"]}, "absent"),
+        ({"default_args": 5}, "default_args: Expected a dict"),
+        ({"do_xcom_push": False}, "so there is no argument 'do_xcom_push'"),
     ],
 )
 def test_a_wrong_option_is_an_error_while_the_dag_is_parsed(options: dict[str, Any], message: str) -> None:
@@ -301,10 +305,21 @@ def test_wrong_arguments_of_the_function_are_errors_while_the_dag_is_parsed() ->
             load(count=5)
         with pytest.raises(InputError, match="unexpected keyword argument 'country'"):
             load("DE", country="Germany")
+        with pytest.raises(InputError, match="unexpected keyword argument 'country'"):
+            load.expand_kwargs([{"market": "DE"}, {"country": "FR"}])
 
 
 @pytest.mark.usefixtures("airflow_home")
-def test_an_asynchronous_function_and_a_positional_argument_are_refused() -> None:
+@pytest.mark.parametrize("thing", [None, "load", [{"id": 1}], functools.partial(print)])
+def test_only_functions_can_be_decorated(thing: Any) -> None:
+    from airflow_provider_batch.decorators import openai_batch_task
+
+    with pytest.raises(InputError, match="expects a function that returns rows, got"):
+        openai_batch_task(**JOB)(thing)
+
+
+@pytest.mark.usefixtures("airflow_home")
+def test_an_asynchronous_function_a_positional_argument_and_a_lambda_without_a_name_are_refused() -> None:
     from airflow_provider_batch.decorators import openai_batch_task
 
     with pytest.raises(InputError, match="The function load is asynchronous"):
@@ -316,6 +331,12 @@ def test_an_asynchronous_function_and_a_positional_argument_are_refused() -> Non
 
         @openai_batch_task  # type: ignore[arg-type]
         def rows() -> Any: ...
+
+    with new_dag() as dag:
+        openai_batch_task(**JOB, task_id="load")(lambda: [{}])()
+        with pytest.raises(InputError, match="A lambda has no name"):
+            openai_batch_task(**JOB)(lambda: [{}])()
+    assert set(dag.task_ids) == set(SUCCESS)
 
 
 @pytest.mark.usefixtures("airflow_home")
