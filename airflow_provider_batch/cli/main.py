@@ -1,6 +1,7 @@
 """The entry point of the command-line tool `airflow-batch`.
 
     airflow-batch doctor   check what a job needs, and say how to fix what is wrong
+    airflow-batch init     write a first DAG from the answers to a few questions
     airflow-batch demo     run the DAG label_tickets on real Airflow, offline or live
     airflow-batch serve    run the local batch server
     airflow-batch jobs     show, cancel, resubmit or clean up the jobs in staging
@@ -39,6 +40,7 @@ COMMANDS = {
     "doctor": Command(
         "airflow_provider_batch.cli.doctor.command", "check what a job needs, and say how to fix what is wrong"
     ),
+    "init": Command("airflow_provider_batch.cli.init.command", "write a first DAG from the answers to a few questions"),
     "jobs": Command(
         "airflow_provider_batch.cli.jobs.command", "show, cancel, resubmit or clean up the jobs in staging"
     ),
