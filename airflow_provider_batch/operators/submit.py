@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -661,14 +662,20 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
             model=_known_part(none_if_blank(self.model), stand_in="{{ params }}"),
             system=_known_part(none_if_blank(self.system)),
             prompt=_known_part(self.prompt),
-            files=_known_part(none_if_blank(self.files), stand_in="/files/{{ row }}"),
-            files_root=none_if_blank(self.files_root) if is_final(self.files_root) else "/files/",
+            files=replace_runtime_values(none_if_blank(self.files), lambda _: "/files/{{ row }}"),
+            files_root=_known_root(self.files_root),
             body=_known_part(none_if_blank(self.body)),
             output_schema=None if is_runtime_value(self.output_schema) else self.output_schema,
         )
         check(
             spec, deduplicate=is_final(self.deduplicate) and parse_bool("deduplicate", self.deduplicate, default=True)
         )
+
+
+def _known_root(files_root: Any) -> Any:
+    """Return `files_root` with a stand-in if it is not known while the DAG is parsed."""
+    is_row_template = isinstance(files_root, str) and re.search(r"\{\{\s*row\b", files_root)
+    return none_if_blank(files_root) if is_final(files_root) or is_row_template else "/files/"
 
 
 def _is_replaced(value: Any) -> bool:

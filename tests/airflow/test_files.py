@@ -152,12 +152,13 @@ def test_a_missing_or_unusable_file_costs_its_row_alone(
 def test_too_many_invalid_rows_fail_the_landing_and_name_the_reason(
     warehouse: Path, server: LocalServer, files: str
 ) -> None:
-    change(warehouse, "INSERT INTO tickets VALUES ('T-4', 'Four', 'gone.png', 'a')")
+    change(warehouse, "INSERT INTO tickets VALUES ('T-4', '', 'gone.png', ''), ('T-5', '', 'lost.png', '')")
     result = run_job(files=files, prompt="Describe it.", land={"max_failure_rate": 0.0})
 
     assert result.states["land"] == "failed"
-    assert "1 of 4 rows did not succeed" in result.error("land")
-    assert "file_missing: There is no file" in result.error("land")
+    assert "2 of 5 rows did not succeed" in result.error("land")
+    assert "2 rows with file_missing: There is no file" in result.error("land")
+    assert "Fix the files, then clear submit" in result.error("land")
 
 
 def test_a_job_in_which_no_row_has_a_usable_file_fails_before_anything_is_sent(
@@ -378,11 +379,17 @@ def test_a_retry_does_not_upload_a_file_again(warehouse: Path, server: LocalServ
 def test_uploaded_files_are_deleted_once_the_answers_are_there(
     warehouse: Path, server: LocalServer, files: str
 ) -> None:
-    arguments = {"endpoint": "/v1/responses", "files": files, "prompt": "Describe it.", "files_as": "file_id"}
+    change(warehouse, f"UPDATE tickets SET title = '[[fail:500:once]] {uuid4()}' WHERE id = 'T-2'")
+    arguments = {"endpoint": "/v1/responses", "files": files, "prompt": "{{ row.title }}", "files_as": "file_id"}
     job = ClearedJob()
     result = job.run(**arguments, delete_remote_files="after_collect")
 
     assert result.state == "success", result.errors
+    assert query(warehouse, "SELECT outcome, attempt FROM answers ORDER BY custom_id") == [
+        ("succeeded", 1),
+        ("succeeded", 2),
+        ("succeeded", 1),
+    ]
     assert [file.purpose for file in client_of(server).files.list()] == []
     change(warehouse, "INSERT INTO tickets VALUES ('T-4', 'Four', 'a.png', 'a')")
     again = job.clear(**arguments, delete_remote_files="after_collect", deduplicate=False)

@@ -255,6 +255,8 @@ class Landing:
         #: number of rows by rank that do not land themselves, although their answer may be needed
         self._omitted_ranks: Counter[int] = Counter()
         self._reasons: Counter[tuple[Outcome, str, str]] = Counter()
+        #: by error code: the message of the first row that could not be sent
+        self._invalid_messages: dict[str, str] = {}
         self._spending = RowSpending()
         self._superseded = superseded_submissions(state)
         #: rows with a value that the table cannot store, by reason
@@ -441,7 +443,11 @@ class Landing:
 
     def _count_reason(self, answer: Answer) -> None:
         if answer.error_code:
-            self._reasons[(answer.outcome, answer.error_code, _loggable_message(answer))] += 1
+            message = _loggable_message(answer)
+            if answer.outcome is Outcome.INVALID_INPUT:
+                # each message names another file, so that one stands for all of them
+                message = self._invalid_messages.setdefault(answer.error_code, message)
+            self._reasons[(answer.outcome, answer.error_code, message)] += 1
 
     @property
     def outcomes(self) -> dict[str, int]:

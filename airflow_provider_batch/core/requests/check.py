@@ -7,6 +7,7 @@ that contains Jinja.
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Mapping
 from functools import reduce
 from typing import Any, NamedTuple
@@ -192,6 +193,10 @@ def _parse_file(name: str, item: Any, root: Location | None) -> FileArgument:
         if detail is not None and detail not in DETAILS:
             raise InputError(f"{name}: 'detail' must be one of {', '.join(DETAILS)}, not {shorten(detail)}.")
     path = _parse_text(name, item)
+    if isinstance(path, str) and path.endswith("/"):
+        raise InputError(
+            f"{name}: {shorten(path)} is a folder. Add the name of the file, for example {path + '{{ row.photo }}'!r}."
+        )
     if root is None:
         beginning = item if isinstance(path, str) else path.literal_beginning
         if not beginning.strip():
@@ -207,6 +212,11 @@ def _parse_file(name: str, item: Any, root: Location | None) -> FileArgument:
 def _as_folder(files_root: Any) -> str:
     if not isinstance(files_root, str) or not files_root.strip():
         raise InputError(f"files_root: Expected the address of a folder, got {shorten(files_root)}.")
+    if is_template(files_root) and re.search(r"\brow\b", files_root):
+        raise InputError(
+            f"files_root: {shorten(files_root)} mentions the row, but the folder is the same for every row. Write the "
+            "part that depends on the row into `files`; its paths may be relative to files_root."
+        )
     return files_root if files_root.endswith("/") else f"{files_root}/"
 
 

@@ -70,6 +70,8 @@ def parse_root(argument: str, text: str) -> Location:
             "storage or on a disk are read. To let the provider download an image, put its URL into the prompt: "
             "prompt=[{'type': 'text', 'text': '…'}, {'type': 'image_url', 'image_url': {'url': '{{ row.url }}'}}]."
         )
+    if _has_control_character(text):
+        raise InputError(f"{argument}: {shorten(text)} contains a control character, such as a line break. Remove it.")
     if "::" in text:
         raise InputError(f"{argument}: {shorten(text)} chains filesystems with `::`, which is not supported.")
     if _has_parent_reference(target):
@@ -89,6 +91,11 @@ def parse_root(argument: str, text: str) -> Location:
         return Location(LOCAL, "", "", folder)
     authority, slash, path = target.partition("/")
     connection, _, bucket = authority.rpartition("@")
+    if ":" in connection:
+        raise InputError(
+            f"{argument}: The address contains a password. Put it into an Airflow connection, and write the id of the "
+            f"connection before the bucket: '{scheme}://my_connection@{bucket}/'."
+        )
     if not slash or not bucket:
         raise InputError(
             f"{argument}: {shorten(text)} must name the bucket or container, such as '{scheme}://bucket/', so that no "
@@ -114,7 +121,7 @@ def locate(root: Location, text: str) -> Location | None:
         location = root._replace(path=text if text.startswith("/") else root.path + text)
     else:
         location = root._replace(path=root.path + text)
-    if any(character < " " or character == "\x7f" for character in text):
+    if _has_control_character(text):
         raise _outside(root, text, "contains a control character")
     if "::" in text:
         raise _outside(root, text, "contains `::`")
@@ -139,6 +146,10 @@ def _parse_url(root: Location, scheme: str, target: str, text: str) -> Location:
     if connection not in ("", root.connection):
         raise _outside(root, text, "names another connection")
     return root._replace(path=path)
+
+
+def _has_control_character(text: str) -> bool:
+    return any(character < " " or character == "\x7f" for character in text)
 
 
 def _has_parent_reference(path: str) -> bool:
