@@ -6,7 +6,7 @@ import copy
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin
+from urllib.parse import quote, urljoin
 
 from airflow.providers.common.compat.sdk import BaseNotifier
 
@@ -81,14 +81,20 @@ class BatchJobNotifier(BaseNotifier):
 
         from airflow_provider_batch.links.batch import job_page
 
-        ti = context["ti"]
+        ti, reason = context.get("ti"), context.get("reason")
+        base_url = conf.get("api", "base_url", fallback="http://localhost:8080")
+        if reason is not None or ti is None:  # a callback of the DAG, which knows no job
+            dag_id, run_id = context["dag"].dag_id, context["run_id"]
+            page = urljoin(f"{base_url.rstrip('/')}/", f"dags/{dag_id}/runs/{quote(run_id)}")
+            failed = reason != "success"
+            return compose(dag_id, run_id, page, None, str(reason or "") if failed else "", failed=failed)
         job, problem = self._job(ti)
-        error = "\n".join(filter(None, (_describe_error(context), problem)))
+        failed = ti.state not in ("success", "skipped")
+        error = "\n".join(filter(None, (_describe_error(context) if failed else "", problem)))
         map_label = getattr(ti, "rendered_map_index", None) or (ti.map_index if ti.map_index >= 0 else None)
         task = f"{ti.dag_id}.{ti.task_id}" + ("" if map_label is None else f" [{map_label}]")
-        base_url = conf.get("api", "base_url", fallback="http://localhost:8080")
         page = urljoin(base_url, job_page(ti.dag_id, ti.run_id, ti.task_id, ti.map_index)) if job else ti.log_url
-        return compose(task, ti.run_id, page, job, str(redact(error)), failed=_is_failed(context))
+        return compose(task, ti.run_id, page, job, str(redact(error)), failed=failed)
 
     def _job(self, ti: Any) -> tuple[JobSummary | None, str | None]:
         """Return the job of a task, or why it cannot be read. Without a job, both are None."""
@@ -128,13 +134,10 @@ def _with_default_templates(notifier: Any) -> Any:
     return notifier
 
 
-def _is_failed(context: Mapping[str, Any]) -> bool:
-    """Return whether the task failed. Callbacks of a DAG have a reason instead of an exception."""
-    return context.get("exception") is not None or context.get("reason", "success") != "success"
-
-
 def _describe_error(context: Mapping[str, Any]) -> str:
-    error = context.get("exception") or (context.get("reason", "") if _is_failed(context) else "")
+    error = context.get("exception")
+    if error is None:
+        return "The task ended without an error, so its worker was probably killed. Its log may say why."
     if isinstance(error, BaseException) and type(error).__name__ != "AirflowFailException":
         return f"{type(error).__name__}: {error}"
     return str(error)

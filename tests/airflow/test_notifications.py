@@ -156,8 +156,9 @@ def test_the_end_of_a_job_is_told_although_its_folder_is_gone(
     assert "The job cannot be read (" in message.text
 
 
-def context_of(exception: BaseException | None) -> dict[str, Any]:
+def context_of(exception: BaseException | None, task_state: str = "") -> dict[str, Any]:
     class Instance:
+        state = task_state or ("success" if exception is None else "failed")
         dag_id, run_id, task_id, map_index = "labels", "manual__1", "land", 2
         rendered_map_index = "DE"
         log_url = "http://localhost:8080/log"
@@ -183,6 +184,31 @@ def test_a_secret_in_an_error_is_masked_and_its_control_characters_are_removed(
     assert "&lt;!channel&gt;" in message.slack
     assert "&lt;!channel&gt;" in message.html
     assert len(message.text) < 2_000
+
+
+def test_a_task_whose_worker_was_killed_is_told_as_failed(messages: list[Any], record: Callable[[Any], None]) -> None:
+    # The DAG processor calls the callback then, without an exception and without a state.
+    BatchJobNotifier(record)(context_of(None, task_state="None"))
+
+    (message,) = messages
+    assert message.state == "failed"
+    assert "its worker was probably killed" in message.error
+
+
+@pytest.mark.parametrize(
+    ("reason", "subject", "error"),
+    [("success", "labels succeeded", ""), ("task_failure", "labels failed", "task_failure")],
+)
+def test_a_callback_of_a_dag_tells_how_the_run_ended(
+    messages: list[Any], record: Callable[[Any], None], reason: str, subject: str, error: str
+) -> None:
+    from airflow.sdk import DAG
+
+    BatchJobNotifier(record)({"dag": DAG("labels", schedule=None), "run_id": "manual__1", "reason": reason})
+
+    (message,) = messages
+    assert (message.subject, message.error) == (subject, error)
+    assert message.url == "http://localhost:8080/dags/labels/runs/manual__1"
 
 
 def test_the_fields_of_a_notifier_that_the_author_sets_are_kept_and_rendered_for_each_task() -> None:
