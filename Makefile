@@ -40,6 +40,7 @@ browser: $(BROWSER) ## fill in the trigger form in a headless Chromium; BATCH_SC
 
 bench: $(BENCH) ## time sealing, landing and waiting against other tools, about 40 minutes; ARGS="--rows 1000000 --runs 1"
 	@$(BIN)/python -m benchmarks.sealing --json build/bench/sealing.json $(ARGS)
+	@$(BIN)/python -m benchmarks.sources --json build/bench/sources.json $(ARGS)
 	@$(BIN)/python -m benchmarks.landing --json build/bench/landing.json $(ARGS)
 	@$(BIN)/python -m benchmarks.transfers --json build/bench/transfers.json
 	@$(BIN)/python -m benchmarks.triggers --json build/bench/triggers.json

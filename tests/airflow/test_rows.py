@@ -371,7 +371,7 @@ def write_files(folder: Path, kind: str) -> str:
 
     for number, rows in enumerate((TICKETS[:3], TICKETS[3:])):
         frame = pl.DataFrame(rows)
-        writers = {"jsonl": frame.write_ndjson, "csv": frame.write_csv, "parquet": frame.write_parquet}
+        writers: dict[str, Any] = {"jsonl": frame.write_ndjson, "csv": frame.write_csv, "parquet": frame.write_parquet}
         writers[kind](folder / f"tickets-{number}.{kind}")
     return f"file://{folder}/{{{{ 'tickets' }}}}-*.{kind}"
 

@@ -1,0 +1,111 @@
+"""Sealing the rows of each kind of source: speed, and memory beyond what the source itself holds.
+
+    python -m benchmarks.sources [--rows 10000 100000] [--runs 3] [--kind list generator pandas …] [--json FILE]
+
+The memory of a run is its peak minus the memory before the first run, when lists and frames are already complete. It
+should not grow with the number of rows.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks import data
+from benchmarks.measure import Figure, run_for_sizes
+from benchmarks.worker import Worker
+
+KINDS = ("list", "generator", "pandas", "polars", "arrow", "jsonl", "csv", "parquet", "parquet-duckdb")
+MAX_EXTRA_MB = 100
+_NAMES = ("id", "day", "country", "title", "body", "label")
+
+
+def records(count: int) -> Iterator[dict[str, Any]]:
+    """Yield tickets as dicts."""
+    for ticket in data.tickets(count):
+        yield dict(zip(_NAMES, ticket, strict=True))
+
+
+def write_file(path: Path, count: int) -> None:
+    """Write tickets to a file, in the format of its ending."""
+    import polars as pl
+
+    frame = pl.DataFrame(list(records(count)))
+    writers: dict[str, Callable[[Path], object]] = {
+        ".jsonl": frame.write_ndjson,
+        ".csv": frame.write_csv,
+        ".parquet": frame.write_parquet,
+    }
+    writers[path.suffix](path)
+
+
+def prepare(kind: str, count: int, file: str, folder: str) -> Callable[[], int]:
+    """Return a function that seals a job over tickets that come from this kind of source."""
+    from airflow_provider_batch.sources.open import open_rows
+    from airflow_provider_batch.staging.local import LocalFolder
+    from airflow_provider_batch.worker.build import build
+
+    if kind == "parquet-duckdb":
+        sys.modules["pyarrow.parquet"] = None  # type: ignore[assignment]  # as if it were not installed
+    plan, read = data.make_plan(), _reader(kind, count, file)
+    job_path = Path(folder) / f"job-{kind}"
+
+    def run() -> int:
+        shutil.rmtree(job_path, ignore_errors=True)
+        return build(plan, open_rows(read()), LocalFolder(job_path)).manifest.requests
+
+    return run
+
+
+def _reader(kind: str, count: int, file: str) -> Callable[[], Any]:
+    if file:
+        return lambda: file
+    if kind == "generator":
+        return lambda: records(count)
+    rows = list(records(count))
+    if kind == "list":
+        return lambda: rows
+    frame: Any
+    if kind == "pandas":
+        import pandas as pd
+
+        frame = pd.DataFrame(rows)
+    elif kind == "polars":
+        import polars as pl
+
+        frame = pl.DataFrame(rows)
+    else:
+        import pyarrow as pa
+
+        frame = pa.Table.from_pylist(rows)
+    return lambda: frame
+
+
+def measure(kind: str, rows: int, runs: int, folder: Path) -> list[Figure]:
+    """Measure one kind of source and number of rows."""
+    speed = Figure(f"{kind}, {rows:,} rows: sealed", "rows/s")
+    extra = Figure("  extra memory", "MB", max_median=MAX_EXTRA_MB)
+    ending = kind.partition("-")[0]
+    file = folder / f"tickets-{rows}.{ending}" if ending in ("jsonl", "csv", "parquet") else None
+    if file is not None and not file.exists():
+        write_file(file, rows)
+    arguments = {"kind": kind, "count": rows, "file": str(file or ""), "folder": str(folder)}
+    with Worker("benchmarks.sources:prepare", logs=folder, **arguments) as worker:
+        for _ in range(runs):
+            measurement = worker.run()
+            assert measurement.result == rows
+            speed.add(rows / measurement.seconds)
+            extra.add(measurement.extra_mb)
+    return [speed, extra]
+
+
+def main() -> None:
+    """Measure and report."""
+    run_for_sizes("Rows of a source -> sealed shards", __doc__, "--kind", KINDS, measure)
+
+
+if __name__ == "__main__":
+    main()
