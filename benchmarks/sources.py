@@ -92,7 +92,7 @@ def measure(kind: str, rows: int, runs: int, folder: Path) -> list[Figure]:
     file = folder / f"tickets-{rows}.{ending}" if ending in ("jsonl", "csv", "parquet") else None
     if file is not None and not file.exists():
         write_file(file, rows)
-    arguments = {"kind": kind, "count": rows, "file": str(file or ""), "folder": str(folder)}
+    arguments: dict[str, Any] = {"kind": kind, "count": rows, "file": str(file or ""), "folder": str(folder)}
     with Worker("benchmarks.sources:prepare", logs=folder, **arguments) as worker:
         for _ in range(runs):
             measurement = worker.run()
