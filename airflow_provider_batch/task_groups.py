@@ -6,10 +6,19 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from airflow.sdk import BaseOperator, XComArg, task_group
+from airflow.sdk.definitions.asset import BaseAsset
 from airflow.sdk.definitions.taskgroup import TaskGroup
 from airflow.sdk.definitions.xcom_arg import PlainXComArg
 
-from airflow_provider_batch.core.arguments import is_final, is_runtime_value, none_if_blank, parse_text, require_conn_id
+from airflow_provider_batch.core.arguments import (
+    argument_error,
+    check_value,
+    is_runtime_value,
+    none_if_blank,
+    parse_number,
+    parse_text,
+    require_conn_id,
+)
 from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.operators.batch import BatchResultsOperator, BatchSubmitOperator
 from airflow_provider_batch.sensors.batch import BatchSensor
@@ -98,6 +107,7 @@ def create_job(caller: str, arguments: Mapping[str, Any]) -> Any:
     """
     _refuse_unknown(caller, arguments)
     _refuse_runtime_values(caller, arguments)
+    _check_group_arguments(arguments)
     template = parse_text("map_index_template", arguments.get("map_index_template"))
     common = {} if template is None else {"map_index_template": template}
     task_arguments: dict[str, dict[str, Any]] = {
@@ -106,8 +116,6 @@ def create_job(caller: str, arguments: Mapping[str, Any]) -> Any:
     }
     results_conn_id = none_if_blank(arguments.get("results_conn_id"))
     if results_conn_id is not None:
-        if is_final(results_conn_id):
-            require_conn_id("results_conn_id", results_conn_id)
         task_arguments["land"]["warehouse_conn_id"] = results_conn_id
     if "outlets" in arguments:
         task_arguments["land"]["outlets"] = arguments["outlets"]
@@ -180,6 +188,26 @@ def _refuse_unknown(caller: str, arguments: Mapping[str, Any]) -> None:
         else:
             advice = advise(name, JOB_ARGUMENTS)
         raise InputError(f"{caller} has no argument {name!r}. {advice}")
+
+
+def _check_group_arguments(arguments: Mapping[str, Any]) -> None:
+    """Check the arguments that only the group has. Raises InputError naming the argument."""
+    if none_if_blank(arguments.get("results_conn_id")) is not None:
+        check_value("results_conn_id", arguments["results_conn_id"], require_conn_id)
+    check_value("approve_above_usd", arguments.get("approve_above_usd"), parse_number)
+    outlets = none_if_blank(arguments.get("outlets")) or []
+    for outlet in outlets if isinstance(outlets, (list, tuple)) else [outlets]:
+        if not isinstance(outlet, BaseAsset):
+            raise argument_error("outlets", "assets, such as Asset('answers')", outlet)
+    approvers = arguments.get("approvers")
+    if none_if_blank(approvers) is None:
+        return
+    if none_if_blank(arguments.get("approve_above_usd")) is None:
+        raise InputError("approvers: Nobody is asked to approve the job, because approve_above_usd is not set.")
+    users = approvers if isinstance(approvers, (list, tuple, set, frozenset)) else [approvers]
+    for user in users:
+        if not isinstance(user, Mapping) or set(user) != {"id", "name"}:
+            raise argument_error("approvers", "users such as {'id': '1', 'name': 'ada'}", user)
 
 
 def _refuse_runtime_values(caller: str, arguments: Mapping[str, Any]) -> None:

@@ -17,6 +17,8 @@ import reprlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from numbers import Real
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, TemplateSyntaxError
@@ -42,6 +44,10 @@ _UNITS = {
     **dict.fromkeys(("w", "week", "weeks"), 604_800),
 }
 _DURATION_PART = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", re.IGNORECASE)
+#: a duration in ISO format, such as PT1H30M or P2D, without months and years, which have no fixed length
+_ISO_DURATION = re.compile(
+    r"P(?=.)(?:(?P<w>\d+)W)?(?:(?P<d>\d+)D)?(?:T(?=.)(?:(?P<h>\d+)H)?(?:(?P<m>\d+)M)?(?:(?P<s>\d+(?:\.\d+)?)S)?)?"
+)
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
 
@@ -99,13 +105,20 @@ def check_templated(arguments: object, parsers: Mapping[str, Callable[[str, Any]
     :raises InputError: if a value is wrong.
     """
     for name, parse in parsers.items():
-        value = getattr(arguments, name)
-        if isinstance(value, (list, tuple, Mapping)):
-            parse(name, replace_runtime_values(value, lambda _: "text"))
-        elif is_final(value):
-            parse(name, value)
-        elif isinstance(value, str):
-            check_syntax(name, value)
+        check_value(name, getattr(arguments, name), parse)
+
+
+def check_value(name: str, value: Any, parse: Callable[[str, Any], Any]) -> None:
+    """Check the value of a template field with its parser, as far as it is already known while the DAG is parsed.
+
+    :raises InputError: if the value is wrong.
+    """
+    if isinstance(value, (list, tuple, Mapping)):
+        parse(name, replace_runtime_values(value, lambda _: "text"))
+    elif is_final(value):
+        parse(name, value)
+    elif isinstance(value, str):
+        check_syntax(name, value)
 
 
 def parse_templated(arguments: object, parsers: Mapping[str, Callable[[str, Any], Any]]) -> None:
@@ -225,7 +238,7 @@ def require_number(name: str, value: Any, *, minimum: float = 0, maximum: float 
 
 
 def parse_duration(name: str, value: Any, *, needs_unit: bool = False) -> timedelta | None:
-    """Return a duration: a timedelta, a number of seconds, or text such as "90", "30 min" or "1h 30m".
+    """Return a duration: a timedelta, a number of seconds, or text such as "90", "30 min", "1h 30m" or "PT1H30M".
 
     None and blank text are None.
 
@@ -246,7 +259,7 @@ def parse_duration(name: str, value: Any, *, needs_unit: bool = False) -> timede
 
 
 def _is_plain_number(value: Any) -> bool:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    is_number = isinstance(value, (Real, Decimal)) and not isinstance(value, bool)
     return is_number or (isinstance(value, str) and re.fullmatch(r"\s*\d+(\.\d+)?\s*", value) is not None)
 
 
@@ -258,6 +271,9 @@ def _to_timedelta(value: Any) -> timedelta | None:
         return timedelta(seconds=float(value))
     if not isinstance(value, str):
         return None
+    if iso := _ISO_DURATION.fullmatch(value.strip()):
+        amounts = {unit: float(amount) for unit, amount in iso.groupdict().items() if amount}
+        return timedelta(seconds=sum(amount * _UNITS[unit] for unit, amount in amounts.items()))
     parts = list(_DURATION_PART.finditer(value))
     if "".join(part.group() for part in parts) != value or any(part[2].lower() not in _UNITS for part in parts):
         return None
@@ -306,7 +322,26 @@ def parse_location(name: str, value: Any) -> str | None:
 
     :raises InputError: for anything else.
     """
-    return parse_text(name, os.fspath(value) if isinstance(value, os.PathLike) else value)
+    location = parse_text(name, os.fspath(value) if isinstance(value, os.PathLike) else value)
+    if location is not None and re.match(r"(?!file:)\w{2,}:/?(?!/)", location):
+        raise argument_error(name, "a path, or a URL with two slashes such as 's3://bucket/folder'", value)
+    return location
+
+
+def parse_table_name(name: str, value: Any) -> str | None:
+    """Return the name of a table, as `schema.table` or `table`. None and blank text are None.
+
+    :raises InputError: for anything else.
+    """
+    return None if none_if_blank(value) is None else require_table_name(name, value)
+
+
+def require_table_name(name: str, value: Any) -> str:
+    """Return the name of a table as `parse_table_name` does, but refuse None and blank text. Raises InputError."""
+    table = require_text(name, value)
+    if "://" in table or table != table.strip():
+        raise argument_error(name, "the name of a table, such as 'analytics.answers'", value)
+    return table
 
 
 def require_text(name: str, value: Any, *, pattern: str | None = None) -> str:
@@ -330,8 +365,15 @@ def require_conn_id(name: str, value: Any) -> str:
     :raises InputError: for anything else.
     """
     conn_id = require_text(name, value)
-    if len(conn_id) > MAX_CONN_ID:
-        raise argument_error(name, f"the id of a connection, with at most {MAX_CONN_ID} characters", value)
+    if "://" in conn_id or conn_id.startswith("sk-"):
+        # the value is not shown, because it may contain a password or be an API key
+        raise InputError(
+            f"{name}: Expected the id of an Airflow connection, such as 'warehouse', but got the address or the key "
+            "itself. Create a connection with it, and pass the connection's id."
+        )
+    if len(conn_id) > MAX_CONN_ID or any(character.isspace() for character in conn_id):
+        expected = f"the id of a connection, with at most {MAX_CONN_ID} characters and without blanks"
+        raise argument_error(name, expected, value)
     return conn_id
 
 
@@ -461,7 +503,7 @@ def parse_table(name: str, value: Any) -> TableRef | None:
             f"{name}: Expected a table, got {shorten(ref)}. No request was built or sent. "
             'Give "table", "schema.table" or {"conn_id": …, "table": …}, or None to send every row.'
         )
-    return TableRef(conn_id, require_text(name, table))
+    return TableRef(conn_id, require_table_name(name, table))
 
 
 def parse_columns(value: Any) -> dict[str, Path]:

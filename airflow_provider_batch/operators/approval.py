@@ -9,11 +9,18 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowSkipException
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 
-from airflow_provider_batch.core.arguments import check_templated, parse_number, parse_templated
+from airflow_provider_batch.core.arguments import (
+    check_templated,
+    check_value,
+    parse_number,
+    parse_templated,
+    parse_text,
+)
 from airflow_provider_batch.core.formatting import format_count, format_usd, format_usd_range
 from airflow_provider_batch.core.ledger.job import Reference
-from airflow_provider_batch.worker.airflow_arguments import read_reference
+from airflow_provider_batch.worker.airflow_arguments import parse_job, read_reference
 from airflow_provider_batch.worker.airflow_errors import airflow_failures
+from airflow_provider_batch.worker.checked_arguments import check_arguments
 from airflow_provider_batch.worker.mapped_names import NamedByMapping
 
 if TYPE_CHECKING:
@@ -36,13 +43,15 @@ class JobApprovalOperator(NamedByMapping, ApprovalOperator):
 
     template_fields: Sequence[str] = (*ApprovalOperator.template_fields, "job", "above_usd")
 
-    def __init__(self, *, job: Any, above_usd: float | str, subject: str = "", **kwargs: Any) -> None:
+    @check_arguments
+    def __init__(self, *, job: Any = None, above_usd: float | str = 0, subject: str = "", **kwargs: Any) -> None:
         defaults = {"defaults": ApprovalOperator.REJECT, "response_timeout": DEFAULT_TIMEOUT}
         kwargs = {**defaults, "subject": subject, **kwargs}
         super().__init__(**kwargs)
-        self.job = job
+        self.job = parse_job("job", job)
         self.above_usd: Any = above_usd
         check_templated(self, _TEMPLATED)
+        check_value("subject", subject, parse_text)
 
     def execute(self, context: Context) -> Any:
         """Return immediately if no approval is necessary, otherwise wait for the decision."""

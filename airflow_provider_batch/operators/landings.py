@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
@@ -76,11 +77,12 @@ def _problem_with(problem: str, conn_id: str, table: str | None, file: Any) -> s
     )
 
 
-def check_waits(submit: BaseOperator, context: Any) -> None:
+def check_waits(submit: BaseOperator, context: Any, now: datetime | None = None) -> None:
     """Check the deadline of every task in the DAG that waits for the job of `submit`, once it is rendered.
 
     Mapped tasks are skipped, and so is a deadline that comes from another task, or from the waiting task itself.
 
+    :param now: refuse deadlines before this time. The wait would cancel the job before it is answered.
     :raises InputError: if a deadline is wrong. The message names the task.
     """
     for task in submit.dag.tasks if submit.has_dag() else []:  # type: ignore[no-untyped-call]
@@ -90,7 +92,12 @@ def check_waits(submit: BaseOperator, context: Any) -> None:
         if depends_on_the_task or _comes_from_a_task(task.deadline):
             continue
         try:
-            parse_deadline("deadline", submit.render_template(task.deadline, context))
+            deadline = parse_deadline("deadline", submit.render_template(task.deadline, context))
+            if now is not None and isinstance(deadline, datetime) and deadline <= now:
+                raise InputError(
+                    f"deadline: {deadline.isoformat(' ', 'minutes')} has passed, so the wait would cancel the job "
+                    "before it is answered. Give a later time, or a duration such as '30h'."
+                )
         except (InputError, TemplateError) as error:
             raise InputError(f"Task {task.task_id!r} cannot wait for this job: {error} Nothing was sent.") from error
 

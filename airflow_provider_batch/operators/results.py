@@ -20,7 +20,7 @@ from airflow_provider_batch.core.arguments import (
     parse_bool,
     parse_columns,
     parse_mapping,
-    parse_text,
+    parse_table_name,
     require_conn_id,
     require_number,
 )
@@ -67,7 +67,7 @@ if TYPE_CHECKING:
 #: parsers of the template fields besides `job`
 _TEMPLATED: Mapping[str, Callable[[str, Any], Any]] = {
     "warehouse_conn_id": require_conn_id,
-    "table": parse_text,
+    "table": parse_table_name,
     "key": parse_mapping,
     "results_file": parse_results_file,
 }
@@ -223,7 +223,7 @@ class BatchResultsOperator(CheckedMapping, NamedByMapping, BaseOperator):
             return self._execute(context)
 
     def _execute(self, context: Context) -> dict[str, Any]:
-        self.table, self.key = parse_text("table", self.table), parse_mapping("key", self.key)
+        self.table, self.key = parse_table_name("table", self.table), parse_mapping("key", self.key)
         self.results_file = parse_results_file("results_file", self.results_file)
         ledger = open_job(self.job)
         BatchJobLink.persist(context, ledger.folder.uri)
@@ -300,7 +300,7 @@ class BatchResultsOperator(CheckedMapping, NamedByMapping, BaseOperator):
         :raises ResultsTableError: if the columns or the key of the table do not fit the job.
         """
         columns = self._columns(manifest, parse_mapping("key", key))
-        table_name, address = parse_text("table", table), parse_results_file("results_file", results_file)
+        table_name, address = parse_table_name("table", table), parse_results_file("results_file", results_file)
         self._check_destination(table_name, address)
         sink: Sink | None = None
         # a new table would have columns of the wrong type

@@ -18,6 +18,7 @@ from jinja2 import TemplateNotFound
 
 from airflow_provider_batch.core.arguments import (
     check_templated,
+    check_value,
     is_file_name,
     is_final,
     is_runtime_value,
@@ -41,7 +42,8 @@ from airflow_provider_batch.core.arguments import (
     resolve,
 )
 from airflow_provider_batch.core.formatting import format_count
-from airflow_provider_batch.core.ledger.job import Reference
+from airflow_provider_batch.core.ledger.folder import Folder
+from airflow_provider_batch.core.ledger.job import Manifest, Reference
 from airflow_provider_batch.core.ledger.ledger import Ledger, open_ledger
 from airflow_provider_batch.core.ledger.records import Submitted, Task, TaskStarted
 from airflow_provider_batch.core.ledger.state import JobState
@@ -468,7 +470,7 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
             folder,
             hook,
             self.log,
-            check_tables=lambda manifest: check_landings(self, context, folder, manifest),
+            check_tables=lambda manifest: self._check_tasks_after(context, folder, manifest),
         )
         clear_epoch = context["ti"].max_tries
         ledger = sealing.open(clear_epoch, resubmit=self._wants_resubmit(context))
@@ -491,6 +493,11 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
         if self.stop_after_canary:
             self._show_canary(context, ledger, state, reference)
         return reference
+
+    def _check_tasks_after(self, context: Context, folder: Folder, manifest: Manifest) -> list[int]:
+        """Check the tasks that wait for the job and land it, before it is sealed."""
+        check_waits(self, context, datetime.now(UTC))
+        return check_landings(self, context, folder, manifest)
 
     def _send(self, ledger: Ledger, hook: BatchHook) -> None:
         policy = Policy(max_attempts=1, stop_after_canary=self.stop_after_canary, restarted_at=datetime.now(UTC))
@@ -649,6 +656,8 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
         if has_rows and none_if_blank(self.parameters) is not None:
             raise InputError("parameters: These are values for the placeholders of sql, but the rows come from rows.")
         if has_rows and not isinstance(self.rows, ResolvedRows):
+            if isinstance(self.rows, str):
+                check_value("rows", self.rows, require_text)
             check_rows(self.rows)
 
     def _check_row_arguments(self) -> None:

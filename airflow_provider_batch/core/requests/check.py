@@ -7,6 +7,7 @@ that contains Jinja.
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 from collections.abc import Callable, Mapping
 from functools import reduce
@@ -142,6 +143,11 @@ class Arguments:
                 _split_import_path(spec.request)
             elif not callable(spec.request):
                 raise InputError(f"request: Expected a function or its import path, got {type(spec.request).__name__}.")
+            elif not _takes_a_row(spec.request):
+                raise InputError(
+                    f"request: Expected a function that takes the row, such as `def build(row): …`, got "
+                    f"{shorten(spec.request)}, which takes other arguments."
+                )
             for name, value in (("prompt", spec.prompt), ("system", spec.system)):
                 if value is not None:
                     raise InputError(
@@ -173,6 +179,16 @@ class Arguments:
                 endpoints.check_input(self.endpoint, self.body[key], None)
             except InputError as error:
                 raise InputError(f"body.{key}: {error}") from error
+
+
+def _takes_a_row(function: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(function).bind({})
+    except TypeError:
+        return False
+    except ValueError:
+        return True  # a function in C may have no signature
+    return True
 
 
 def is_constant(tree: Any) -> bool:

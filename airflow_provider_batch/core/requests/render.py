@@ -31,7 +31,7 @@ from airflow_provider_batch.core.requests.file_parts import (
 from airflow_provider_batch.core.requests.file_paths import Location, UnusableFileError, locate
 from airflow_provider_batch.core.requests.outline import Outline
 from airflow_provider_batch.core.requests.row import Columns, UnknownColumnError
-from airflow_provider_batch.core.requests.row_use import check_row_use
+from airflow_provider_batch.core.requests.row_use import check_placeholders, check_row_use
 from airflow_provider_batch.core.requests.spec import RequestSpec
 from airflow_provider_batch.core.requests.template import Leaf, RowTemplate, Values
 from airflow_provider_batch.core.requests.value import (
@@ -167,7 +167,9 @@ def compile_renderer(
             to_json_value(value, sort=False)
         except UnusableValueError as error:
             raise InputError(f"{name}: Row templates can only use plain values. {error}") from error
-    return Renderer(Arguments(spec), Columns(columns), context, read_file, max_bytes)
+    arguments = Arguments(spec)
+    check_placeholders(arguments, columns)
+    return Renderer(arguments, Columns(columns), context, read_file, max_bytes)
 
 
 class _Parts(NamedTuple):

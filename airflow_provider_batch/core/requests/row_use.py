@@ -7,7 +7,7 @@ answer would land for all rows.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from airflow_provider_batch.core.arguments import shorten
@@ -17,13 +17,17 @@ from airflow_provider_batch.core.requests.spec import CONTEXT_NAMES
 from airflow_provider_batch.core.requests.template import RowTemplate
 from airflow_provider_batch.exceptions import CustomIdError, TemplateError
 
-#: a column as it is written by mistake, in whole: row.body, row['body'], {row.body}, $row.body
+#: a column, or a value of the run, as it is written by mistake, in whole: row.body, row['body'], {row.body}, $row.body
 _COLUMN = re.compile(r"""[{$%(\s]*row\s*(?:\.\s*(\w+)|\[\s*["']?([^"'\]]+)["']?\s*\])[)}s\s]*""")
+#: likewise for a value of the run: params.model, {params.model}, {{params.model}
+_PARAMS = re.compile(r"[{$%(\s]*(params\.\w+)[)}s\s]*")
 #: a placeholder of another template language, in whole: {body}, ${body}, $body, %(body)s
 _PLACEHOLDER = re.compile(r"\s*(?:\$?\{\s*(\w+)\s*\}|\$(\w+)|%\((\w+)\)s)\s*")
 #: the same somewhere in a text
 _COLUMN_IN_TEXT = re.compile(r"""(?<!\{)\{\s*row\s*(?:\.\s*(\w+)|\[\s*["']([^"'\]]+)["']\s*\])\s*\}(?!\})""")
 _PLACEHOLDER_IN_TEXT = re.compile(r"\$?\{+\s*(?:row\.)?(\w+)\s*\}|\$(\w+)|%\((\w+)\)s|\brow\.(\w+)")
+#: a placeholder in a text that may name a column, but not what follows a word or braces, as in LaTeX
+_COLUMN_PLACEHOLDER = re.compile(r"(?<![\w{}\\$])\$?\{([^\W\d]\w*)\}(?!\})|%\(([^\W\d]\w*)\)s")
 
 
 def check_row_use(arguments: Arguments, *, deduplicate: bool) -> None:
@@ -46,6 +50,12 @@ def check_row_use(arguments: Arguments, *, deduplicate: bool) -> None:
         _check_text(name, _nodes(tree, str), [_COLUMN.fullmatch, _COLUMN_IN_TEXT.search])
         if isinstance(tree, str):
             _check_text(name, [tree], [_PLACEHOLDER.fullmatch])
+    _check_text("model", [arguments.model] if isinstance(arguments.model, str) else [], [_PARAMS.fullmatch])
+    if isinstance(arguments.custom_id, RowTemplate) and not arguments.custom_id.uses_row:
+        raise CustomIdError(
+            f"custom_id: {shorten(arguments.spec.custom_id)} is the same for every row, because it does not mention "
+            "the row, but every row needs its own id. Name the column that identifies a row, such as '{{ row.id }}'."
+        )
     if isinstance(arguments.custom_id, str):
         column = re.fullmatch(r"\W*(\w{1,63})\W*", arguments.custom_id)
         raise CustomIdError(
@@ -61,6 +71,19 @@ def check_row_use(arguments: Arguments, *, deduplicate: bool) -> None:
             f"between double braces, for example {_template(matches[0]) if matches else '{{ row.body }}'!r}. To send "
             "the same request for every row on purpose, for example to sample answers, set deduplicate=False."
         )
+
+
+def check_placeholders(arguments: Arguments, columns: Collection[str]) -> None:
+    """Raise TemplateError for a placeholder of another template language that names a column, such as `{body}`.
+
+    :param columns: the columns of the query. Other words in braces may be part of the text.
+    """
+    for name, tree in {"system": arguments.system, "prompt": arguments.prompt, "body": arguments.body}.items():
+        literals = [text for template in _nodes(tree, RowTemplate) for text in template.literals]
+        for text in [*_nodes(tree, str), *literals]:
+            for match in _COLUMN_PLACEHOLDER.finditer(text):
+                if next(filter(None, match.groups())) in columns:
+                    _check_text(name, [match.group()], [_COLUMN_PLACEHOLDER.fullmatch])
 
 
 def _check_text(name: str, texts: Iterable[str], searches: Iterable[Callable[[str], re.Match[str] | None]]) -> None:
@@ -85,4 +108,6 @@ def _nodes(tree: Any, kind: type[Any]) -> list[Any]:
 def _template(match: re.Match[str]) -> str:
     """Return the template for the column that a match names."""
     column = next(group for group in match.groups() if group is not None).strip()
+    if column.startswith("params."):
+        return f"{{{{ {column} }}}}"
     return f"{{{{ row.{column} }}}}" if column.isidentifier() else f"{{{{ row[{column!r}] }}}}"

@@ -257,6 +257,8 @@ _TEXT_FILTERS = {
     *("capitalize", "center", "e", "escape", "forceescape", "indent", "lower", "replace", "string"),
     *("striptags", "title", "trim", "truncate", "upper", "wordcount", "wordwrap"),
 }
+#: names that other tools, and typing errors, have for `row`
+_ROW_ELSEWHERE = frozenset({"row", "rows", "record", "records", "item", "items", "r", "line", "df", "input", "ti"})
 _LOADER_NODES = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
 
 
@@ -364,9 +366,13 @@ class RowTemplate:
         available = {"row", *context, *_ENVIRONMENT.globals}
         for name in sorted(self._names - available - _optional_names(tree)):
             choices = ", ".join(["row", *sorted(context)])
-            raise TemplateError(
-                f"{self.argument}: The name {name!r} is not defined. A row template can use {choices}. "
+            advice = (
                 f"If {name} is a column, write row.{name}. If only some runs define it, write {name} | default('')."
+            )
+            if name.lower() in _ROW_ELSEWHERE and _has_attributes(tree, name):
+                advice = "Did you mean row, as in '{{ row.id }}'?"
+            raise TemplateError(
+                f"{self.argument}: The name {name!r} is not defined. A row template can use {choices}. {advice}"
             )
 
     @staticmethod
@@ -380,6 +386,12 @@ class RowTemplate:
         if parts is not None:
             return _join([part if isinstance(part, str) else columns.index(_static_column(part)) for part in parts])
         return _jinja_text(tree, columns, context)
+
+
+def _has_attributes(tree: nodes.Template, name: str) -> bool:
+    """Return True if a template looks something up in a variable, as in name.column or name['column']."""
+    lookups: list[nodes.Getattr | nodes.Getitem] = [*tree.find_all(nodes.Getattr), *tree.find_all(nodes.Getitem)]
+    return any(isinstance(lookup.node, nodes.Name) and lookup.node.name == name for lookup in lookups)
 
 
 def _jinja_value(expression: nodes.Expr, columns: Columns, context: Mapping[str, Any]) -> Callable[[Values], Any]:

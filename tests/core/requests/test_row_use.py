@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
-from airflow_provider_batch.core.requests.render import RequestSpec, check
+from airflow_provider_batch.core.requests.render import RequestSpec, check, compile_renderer
 from airflow_provider_batch.exceptions import CustomIdError, InputError, TemplateError
 
 
@@ -114,6 +115,67 @@ def test_a_custom_id_that_is_the_same_for_every_row_is_refused(custom_id: str, t
     assert f"Did you mean {template!r}?" in message
 
 
+@pytest.mark.parametrize("custom_id", ["{{ run_id }}", "{{ params.id }}", "T-{{ ds }}", "{{ 'row.id' }}"])
+def test_a_custom_id_that_does_not_mention_the_row_is_refused(custom_id: str) -> None:
+    message = message_of(custom_id=custom_id, deduplicate=False)
+
+    assert "is the same for every row, because it does not mention the row" in message
+
+
+@pytest.mark.parametrize("model", ["params.model", "{params.model}", "${params.model}", " { params.model } "])
+def test_a_model_without_the_braces_of_its_parameter_is_refused(model: str) -> None:
+    assert "Did you mean '{{ params.model }}'?" in message_of(model=model)
+
+
+@pytest.mark.parametrize("name", ["rows", "Row", "record", "item"])
+def test_another_name_for_the_row_is_refused_with_the_right_one(name: str) -> None:
+    assert "Did you mean row, as in '{{ row.id }}'?" in message_of(prompt=f"{{{{ {name}.body }}}}")
+    assert f"write row.{name}." in message_of(prompt=f"{{{{ {name} }}}}")
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments"),
+    [
+        ("{title}", {"prompt": "{{ row.body }} and {title}"}),
+        ("{title}", {"system": "You translate ({title})."}),
+        ("${title}", {"prompt": "{{ row.body }}: ${title}"}),
+        ("%(title)s", {"prompt": "{{ row.body }}: %(title)s"}),
+        ("{title}", {"prompt": None, "body": {"messages": [{"role": "user", "content": "{{ row.body }}, {title}"}]}}),
+    ],
+)
+def test_a_placeholder_with_the_name_of_a_column_is_refused(text: str, arguments: dict[str, Any]) -> None:
+    with pytest.raises(TemplateError, match=re.escape(f"{text!r} is plain text")) as error:
+        compile_renderer(spec(**arguments), ["id", "body", "title"], {})
+    assert "Did you mean '{{ row.title }}'?" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "{{ row.body }} Answer as {label}.",
+        "{{ row.body }} \\frac{title}{body}, x_{title}, {{ '{title}' }}",
+        '{{ row.body }} {"title": "x"} {title: 1} [title] <title> $title',
+    ],
+)
+def test_other_braces_are_part_of_the_text(prompt: str) -> None:
+    compile_renderer(spec(prompt=prompt), ["id", "body", "title"], {})
+
+
+def takes_nothing() -> dict[str, Any]:
+    return {}
+
+
+def not_a_builder(row: Any, other: Any) -> dict[str, Any]:
+    return {}
+
+
+@pytest.mark.parametrize("request_function", [not_a_builder, takes_nothing])
+def test_a_request_function_with_other_arguments_is_refused(request_function: Any) -> None:
+    assert message_of(prompt=None, request=request_function).startswith(
+        "request: Expected a function that takes the row"
+    )
+
+
 def test_a_constant_custom_id_is_an_error_of_its_kind() -> None:
     with pytest.raises(CustomIdError):
         check(spec(custom_id="review_id"))
@@ -132,7 +194,6 @@ def test_a_constant_custom_id_is_an_error_of_its_kind() -> None:
         {"prompt": "{% set r = row %}{{ r.body }}"},
         {"prompt": '{{ row.body }} Answer as {"label": "x"}, for $5 or 5 %, {see} <b>.'},
         {"prompt": None, "request": "package.module:function"},
-        {"custom_id": "{{ run_id }}"},
         {"prompt": "{{ row.body }} on {{ ds }} for {{ dag_run.conf.team | default('') }}"},
         {"prompt": "{{ row.body }} {{ extra | default('') }}"},
     ],
