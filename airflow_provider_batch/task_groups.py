@@ -24,7 +24,7 @@ from airflow_provider_batch.operators.batch import BatchResultsOperator, BatchSu
 from airflow_provider_batch.sensors.batch import BatchSensor
 from airflow_provider_batch.sources.function import FunctionCall
 from airflow_provider_batch.worker.argument_names import advise, parameter_names, register
-from airflow_provider_batch.worker.mapped_names import check_name_template, closest_mapped_group
+from airflow_provider_batch.worker.mapped_names import check_name_template, closest_mapped_group, uses_mapped_value
 
 __all__ = ["batch_job"]
 
@@ -91,7 +91,8 @@ def batch_job(**arguments: Any) -> Any:
 
     `batch_job.partial(...).expand(model=[...])` creates one job per value, and so does a call in a task group that is
     expanded. Only template fields of the operators can be mapped. Airflow shows the mapped values as the names of the
-    tasks, if they are short, or what `map_index_template` makes of them, such as `"{{ model }} for {{ market }}"`.
+    tasks, if they are short, or what `map_index_template` makes of them, such as `"{{ model }} for {{ market }}"`. The
+    template fields can use the mapped values by name as well, as in `key={"market": "{{ market }}"}`.
 
     :raises InputError: while the DAG is parsed, if an argument is unknown or cannot be mapped, or if mapped jobs would
         overwrite each other's rows.
@@ -236,7 +237,7 @@ def _refuse_overwriting(caller: str, group: TaskGroup | None, arguments: Mapping
     values = {**arguments, "rows": rows.arguments if isinstance(rows, FunctionCall) else rows}
 
     def differs(*names: str) -> bool:
-        return any(is_runtime_value(values.get(name)) or "map_index" in str(values.get(name)) for name in names)
+        return any(uses_mapped_value(values.get(name), group) for name in names)
 
     if none_if_blank(arguments.get("results_file")) is not None and not differs("results_file"):
         raise InputError(

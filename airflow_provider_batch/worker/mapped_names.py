@@ -15,10 +15,10 @@ from airflow.providers.common.compat.sdk import BaseOperator
 from airflow.sdk.definitions._internal.expandinput import DictOfListsExpandInput
 from airflow.sdk.definitions.context import KNOWN_CONTEXT_KEYS
 from airflow.sdk.definitions.taskgroup import MappedTaskGroup, TaskGroup
-from jinja2 import Environment
+from jinja2 import Environment, TemplateSyntaxError
 from jinja2.meta import find_undeclared_variables
 
-from airflow_provider_batch.core.arguments import check_syntax
+from airflow_provider_batch.core.arguments import check_syntax, is_runtime_value
 from airflow_provider_batch.exceptions import InputError
 
 #: longest name that Airflow's database can hold
@@ -32,30 +32,36 @@ _NAME_KEY = "mapped_name"
 class NamedByMapping:
     """Names the tasks of an operator in a mapped group by the mapped values, such as DE, FR and US.
 
-    With `map_index_template`, the template decides. It can use the mapped values by name, as in `"{{ market }}"`.
+    With `map_index_template`, the template decides. Like the template fields of the operator, it can use the mapped
+    values by name, as in `"{{ market }}"`.
     """
 
     def render_template_fields(self, context: Any, jinja_env: Any = None) -> None:
         """Render the template fields, and choose the name that Airflow shows."""
+        values = self._mapped_values(context)
+        for key, value in values.items():
+            context.setdefault(key, value)
         task: BaseOperator = super()  # type: ignore[assignment]  # the operator comes after this class
         task.render_template_fields(context, jinja_env)
         # Airflow renders the template again when the task has succeeded. An error would then fail a task that has paid.
-        context[_NAME_KEY] = name = self._mapped_name(context)
+        context[_NAME_KEY] = name = self._mapped_name(context, values)
         context["map_index_template"] = f"{{{{ {_NAME_KEY} }}}}" if name else None
 
-    def _mapped_name(self, context: Any) -> str:
-        """Return the name of the task, or an empty text to keep its number. Adds the mapped values to the context."""
+    def _mapped_values(self, context: Any) -> Mapping[str, Any]:
+        """Return the values that the closest mapped group has in this task, by the names of their arguments."""
         task: Any = self
         group = closest_mapped_group(task.task_group)
+        if group is None or context["ti"].map_index < 0:
+            return {}
+        values, _ = group._expand_input.resolve(context)
+        return values
+
+    def _mapped_name(self, context: Any, values: Mapping[str, Any]) -> str:
+        """Return the name of the task, or an empty text to keep its number."""
+        task: Any = self
+        if task.map_index_template is None:
+            return default_name(values.values())
         try:
-            if group is None or context["ti"].map_index < 0:
-                values: Mapping[str, Any] = {}
-            else:
-                values, _ = group._expand_input.resolve(context)
-            for key, value in values.items():
-                context.setdefault(key, value)
-            if task.map_index_template is None:
-                return default_name(values.values())
             name: str = task.get_template_env().from_string(task.map_index_template).render(context)
         except Exception as error:  # noqa: BLE001  # a template can raise anything, and a name is not worth a failure
             task.log.warning("Cannot render map_index_template, so the task keeps its number: %s", error)
@@ -98,6 +104,19 @@ def check_name_template(name: str, template: str | None, group: TaskGroup | None
             f"{name}: The template uses {unknown_name!r}, but there are {mapped}. Use one of these, or a name that all "
             "Airflow templates have, such as params or ti."
         )
+
+
+def uses_mapped_value(value: Any, group: TaskGroup | None) -> bool:
+    """Return whether an argument, as its author wrote it, may differ between the tasks of a mapped group."""
+    text = str(value)
+    if is_runtime_value(value) or "map_index" in text:
+        return True
+    try:
+        names = find_undeclared_variables(Environment(autoescape=True).parse(text)) - KNOWN_CONTEXT_KEYS
+    except TemplateSyntaxError:
+        return False
+    mapped_names = _mapped_arguments(closest_mapped_group(group))
+    return bool(names if mapped_names is None else names.intersection(mapped_names))
 
 
 def _mapped_arguments(group: MappedTaskGroup | None) -> Collection[str] | None:

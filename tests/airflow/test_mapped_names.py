@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import date
 from typing import Any
 from uuid import uuid4
@@ -149,3 +150,20 @@ def test_a_template_without_mapped_arguments_may_only_use_what_airflow_offers() 
 
     with new_dag(), pytest.raises(InputError, match="uses 'model', but there are no mapped arguments"):
         batch_job(**ARGUMENTS, model="gpt-5-mini", map_index_template="{{ model }}")
+
+
+@pytest.mark.usefixtures("airflow_home")
+@pytest.mark.parametrize(
+    ("file", "accepted"), [("/answers/{{ model }}.jsonl", True), ("/answers/{{ ds }}.jsonl", False)]
+)
+def test_a_mapped_value_in_a_template_keeps_the_results_of_jobs_apart(file: str, accepted: bool) -> None:
+    from airflow.sdk import task_group
+
+    from airflow_provider_batch.task_groups import batch_job
+
+    @task_group
+    def label(model: str) -> None:
+        batch_job(**ARGUMENTS | {"table": None, "history": False, "results_file": file}, model=model)
+
+    with new_dag(), nullcontext() if accepted else pytest.raises(InputError, match="is the same for all"):
+        label.expand(model=MODELS)

@@ -106,16 +106,21 @@ def test_each_value_that_a_function_is_mapped_over_has_a_job_named_by_it(warehou
 
     with new_dag() as dag:
 
-        @openai_batch_task(**JOB)
+        @openai_batch_task(**JOB, key={"market": "{{ market }}"})
         def load(market: str, count: int = 2, ds: Any = None) -> Any:
-            return [{"id": f"{market}{n}", "body": "text"} for n in range(count)]
+            return [{"id": n, "body": f"text {market}"} for n in range(count)]
 
         # the function's other arguments have their defaults
         load.expand_kwargs([{"market": "DE"}, {"market": "FR"}])
 
     assert run_dag(dag).state == "success"
 
-    assert query(warehouse, "SELECT custom_id FROM answers ORDER BY 1") == [("DE0",), ("DE1",), ("FR0",), ("FR1",)]
+    assert query(warehouse, "SELECT market, custom_id FROM answers ORDER BY 1, 2") == [
+        ("DE", "0"),
+        ("DE", "1"),
+        ("FR", "0"),
+        ("FR", "1"),
+    ]
     with create_session() as session:
         tasks = session.query(TaskInstance).filter(TaskInstance.dag_id == dag.dag_id)
         names = {(task.task_id, task.rendered_map_index) for task in tasks}
