@@ -85,7 +85,8 @@ class BatchResultsOperator(CheckedMapping, NamedByMapping, BaseOperator):
 
     * `job_uid` and `table`
     * `requests`, the number of rows, and how many of them were `sent`, were `duplicates` (their request equals that of
-      a row that was sent) or were `reused` (their answer came from the table `reuse_from`)
+      a row that was sent) or were `reused` (their answer came from the table `reuse_from`); and `invalid`, if it is not
+      0: the number of rows that were not sent, because a file that they name is missing or cannot be used
     * `outcomes`, the number of rows by outcome, which add up to `requests`
     * `tokens`, the sums that the provider reported, by kind; and `without_usage`, if it is not 0: the number of
       requests whose cost is unknown, because the answer does not report its tokens or never arrived

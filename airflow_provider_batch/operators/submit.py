@@ -128,9 +128,9 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
 
     The rows are rendered, checked, priced and sealed in staging before anything is uploaded. The task then creates as
     many batches as the provider accepts; `BatchSensor` submits the rest. The task returns `job_uid`, `ledger` (the
-    address of the job's folder), `openai_conn_id`, `requests` (rows), how many of these are `sent`, `duplicates` and
-    `reused`, `shards` (input files), `estimate` and `preview`. Pass this reference as `job` to `BatchSensor` and
-    `BatchResultsOperator`.
+    address of the job's folder), `openai_conn_id`, `requests` (rows), how many of these are `sent`, `duplicates`,
+    `reused` and `invalid` (a file that the row names is missing or cannot be used), `shards` (input files), `estimate`
+    and `preview`. Pass this reference as `job` to `BatchSensor` and `BatchResultsOperator`.
 
     **Running it again.** A retry continues from the sealed files and never reads the rows again. When the task is
     cleared, it reads and renders the rows again, which is free, and compares them with the sealed ones. Rows with the

@@ -413,3 +413,24 @@ def test_sounds_and_lists_of_files_from_a_root(warehouse: Path, server: LocalSer
     (body,) = sent_bodies(server).values()
     formats = [part["input_audio"]["format"] for part in body["messages"][0]["content"][1:]]
     assert formats == ["wav", "mp3"]
+
+
+def test_rows_that_come_from_no_query_can_name_files_too(
+    warehouse: Path, server: LocalServer, store: Store, bucket: str
+) -> None:
+    rows = [{"id": "R-1", "photos": ["a.png", "scan.pdf"]}, {"id": "R-2", "photos": ["a.png", "gone.png"]}]
+    result = run_job(
+        sql=...,
+        rows=rows,
+        warehouse_conn_id=...,
+        files="{{ row.photos }}",
+        files_root=f"memory://conn_{bucket}@{bucket}/photos",
+        prompt="Describe it.",
+        land={"warehouse_conn_id": "warehouse"},
+    )
+
+    assert result.state == "success", result.errors
+    assert query(warehouse, "SELECT custom_id, outcome, error_code FROM answers ORDER BY 1") == [
+        ("R-1", "succeeded", None),
+        ("R-2", "invalid_input", "file_missing"),
+    ]
