@@ -122,7 +122,10 @@ class BatchHook(OpenAIHook):
         )
 
     def _connection_error(self, problems: Sequence[str]) -> InputError:
-        sentences = " ".join(_as_sentence(problem) for problem in problems)
+        sentences = " ".join(
+            f"({number}) {_as_sentence(problem)}" if len(problems) > 1 else _as_sentence(problem)
+            for number, problem in enumerate(problems, 1)
+        )
         return InputError(
             f"openai_conn_id: Connection {self.conn_id!r} cannot be used: {sentences} Nothing was sent. Correct the "
             "connection (Admin > Connections)."

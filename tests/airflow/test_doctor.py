@@ -227,6 +227,7 @@ def test_a_page_instead_of_an_answer_is_a_problem(
     assert of(checks, "server")[0] == "problem"
     assert "other than a list of models" in of(checks, "server")[1]
     assert of(checks, "batches")[0] == "problem"
+    assert of(checks, "files")[0] != "ok" or isinstance(response[1], dict)
 
 
 def test_an_error_page_of_a_gateway_is_not_printed(doctor: Doctor, connect_server: Callable[..., None]) -> None:

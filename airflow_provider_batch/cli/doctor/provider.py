@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -52,7 +53,8 @@ def check_provider(conn_id: str, models: Sequence[str]) -> Iterator[Check]:
     try:
         hook.check()
     except InputError as error:
-        yield Check("connection", Status.PROBLEM, str(error).removeprefix("openai_conn_id: "))
+        message, separator, fix = str(error).removeprefix("openai_conn_id: ").partition(" Nothing was sent. ")
+        yield Check("connection", Status.PROBLEM, message, fix if separator else "")
         return
     base_url = hook.conn.base_url
     address = f"{base_url.scheme}://{base_url.netloc.decode()}{base_url.path.rstrip('/')}"
@@ -81,7 +83,7 @@ def _get(hook: BatchHook, path: str, **params: str) -> Answer:
     try:
         response = client.get(path, cast_to=httpx2.Response, options={"params": params})
     except openai.APIStatusError as error:
-        text = describe_error(error)
+        text = re.sub(r"Error code: \d+ - ", "", describe_error(error)).rstrip(".")
         if "<html" in text.lower() or error.message == f"Error code: {error.status_code}":
             text = f"HTTP {error.status_code}, without an error of an API"
         return Answer(None, error.status_code, text[:400], error.response.headers)
@@ -165,9 +167,9 @@ def _batches_check(answer: Answer) -> Check:
 
 
 def _files_check(answer: Answer) -> Check:
-    if answer.status == 200:
+    if answer.status == 200 and answer.document is not None:
         return Check("files", Status.OK, "The key may use files.")
-    message = f"Listing files failed: {answer.message.rstrip('.')}."
+    message = f"Listing files failed: {answer.message.rstrip('.') or 'the answer is not JSON'}."
     if answer.status in (401, 403):
         fix = "Allow the key to write files: the requests of a batch are uploaded as a file."
         return Check("files", Status.PROBLEM, message, fix)
@@ -215,7 +217,11 @@ def _check_prices(hook: BatchHook, models: Sequence[str]) -> Iterator[Check]:
         message = "No prices are known for this server, so a job with max_cost_usd refuses its models."
         yield Check("prices", Status.WARNING, message, fix)
     elif not models:
-        yield Check("prices", Status.OK, "Prices are known for this server. --model shows that of a model.")
+        yield Check(
+            "prices",
+            Status.OK,
+            f"Jobs are priced with the price list of {hook.price_list or 'the connection'}. --model shows a price.",
+        )
 
 
 def _clock_check(answer: Answer) -> Check:

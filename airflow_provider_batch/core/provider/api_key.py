@@ -19,7 +19,10 @@ _PLACEHOLDER = re.compile(
 _NOT_KEYS = (
     (r"\s*(authorization:\s*)?bearer\b", 'starts with "Bearer". Enter the key alone'),
     (r"\s*(authorization:\s*)?basic\s", 'starts with "Basic". Enter the key alone'),
-    (r"\s*(export\s+)?\w*(key|token|secret)\w*\s*=", "starts with a name and an equals sign. Enter the key alone"),
+    (
+        r"\s*(export\s+)?\w*(key|token|secret)\w*\s*=\s*[^=\s]",
+        "starts with a name and an equals sign. Enter the key alone",
+    ),
     (r"\s*[\w-]*(key|authorization)\s*:\s", "starts with the name of a header. Enter the key alone"),
     (r'\s*[{\[].*"', "is JSON. Enter the key alone"),
     (r"\s*\w+://", "is an address, not a key"),
