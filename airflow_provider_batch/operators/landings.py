@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import BaseOperator
 from airflow.sdk.definitions.param import DagParam
 from jinja2 import TemplateError
 
-from airflow_provider_batch.core.arguments import is_runtime_value, parse_deadline, parse_mapping
+from airflow_provider_batch.core.arguments import is_runtime_value, none_if_blank, parse_deadline, parse_mapping
 from airflow_provider_batch.core.landing.known_values import known_value_problem
 from airflow_provider_batch.core.landing.storage_limits import StorageLimits
 from airflow_provider_batch.core.ledger.folder import Folder
@@ -64,6 +64,18 @@ def landing_tables(submit: BaseOperator, context: Any) -> list[str]:
     return [
         str(submit.render_template(target, context)) for target in targets if target and not _comes_from_a_task(target)
     ]
+
+
+def results_connection(submit: BaseOperator, context: Any) -> str | None:
+    """Return the connection of the results tables of the job of `submit`.
+
+    Returns None if there are no such tables, if they have several connections, or if only another task knows it.
+    """
+    conn_ids = {task.warehouse_conn_id for task in _landings(submit) if task.table}
+    if len(conn_ids) != 1:
+        return None
+    conn_id = conn_ids.pop()
+    return None if _comes_from_a_task(conn_id) else none_if_blank(submit.render_template(conn_id, context))
 
 
 def _problem_with(problem: str, conn_id: str, table: str | None, file: Any) -> str:

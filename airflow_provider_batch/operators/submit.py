@@ -60,7 +60,7 @@ from airflow_provider_batch.core.schema.author_schema import author_schema, stri
 from airflow_provider_batch.exceptions import InputError, JobHeldError
 from airflow_provider_batch.hooks.batch import BatchHook
 from airflow_provider_batch.links.batch import BatchJobLink
-from airflow_provider_batch.operators.landings import check_landings, check_waits, landing_tables
+from airflow_provider_batch.operators.landings import check_landings, check_waits, landing_tables, results_connection
 from airflow_provider_batch.sources.open import ResolvedRows, check_rows, has_templates
 from airflow_provider_batch.sources.source import RowSource
 from airflow_provider_batch.staging.layout import check_budgets_reachable, check_reachable, job_folder, staging_root
@@ -218,10 +218,10 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
     :param deduplicate: send identical requests once and write the answer to every row that needs it. Set it to
         False to send one prompt several times on purpose, for example to sample answers. Otherwise a request in which
         no template mentions the row is an error.
-    :param reuse_from: results table of earlier jobs whose answers are reused: `table` or `schema.table` on the same
-        connection, or `{"conn_id": …, "table": …}`. A row whose request succeeded there is not sent. It lands with that
-        answer and its batch_id, and with attempt 0, no tokens and no cost. The table is read once. If it does not
-        exist yet, as on the first run of a job that lands in it, every row is sent.
+    :param reuse_from: results table of earlier jobs whose answers are reused: `table` or `schema.table` on the
+        connection of the task that lands the job, or `{"conn_id": …, "table": …}`. A row whose request succeeded there
+        is not sent. It lands with that answer and its batch_id, and with attempt 0, no tokens and no cost. The table is
+        read once. If it does not exist yet, as on the first run of a job that lands in it, every row is sent.
     :param canary: number of requests per model, at most 20, to send synchronously before anything is uploaded: on the
         flex tier, at the price of a batch, if the model has it, and otherwise at the standard price; 0 sends none. They
         come from all over the rows, and are at most a quarter of the model's requests, rounded up. Their answers land
@@ -584,7 +584,7 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
             plan,
             origin=f"connection {self.warehouse_conn_id}" if self.rows is None else str(self.rows),
             open_rows=self._open_rows,
-            reused_table=self._open_reused_table,
+            reused_table=lambda: self._open_reused_table(context),
             root=staging_root(self.staging),
             has_explicit_token_limit=hook.has_explicit_token_limit(self.limits),
         )
@@ -595,11 +595,12 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
         rows: ResolvedRows = self.rows
         return rows.open()
 
-    def _open_reused_table(self) -> ReusedTable | None:
+    def _open_reused_table(self, context: Context) -> ReusedTable | None:
         table_ref = self.reuse_from
         if table_ref is None:
             return None
-        return ReusedTable(sql_hook(table_ref.conn_id or self.warehouse_conn_id), table_ref.table)
+        conn_id = table_ref.conn_id or results_connection(self, context) or self.warehouse_conn_id
+        return ReusedTable(sql_hook(conn_id), table_ref.table)
 
     def _preview(self, context: Context, source: Source, hook: BatchHook) -> Reference:
         source = replace(source, plan=msgspec.structs.replace(source.plan, canary=0))

@@ -77,6 +77,21 @@ def test_the_answers_can_land_in_another_warehouse(path: Path, tmp_path: Path, c
     assert query(path, "SELECT count(*) FROM sqlite_master WHERE name = 'answers'") == [(0,)]
 
 
+@pytest.mark.usefixtures("offline")
+def test_answers_in_another_warehouse_are_reused_from_there(
+    path: Path, tmp_path: Path, connect: Callable[..., None]
+) -> None:
+    from airflow_provider_batch.task_groups import batch_job
+
+    connect("elsewhere", conn_type="sqlite", host=str(tmp_path / "elsewhere.sqlite"))
+    reused = []
+    for _ in range(2):
+        with new_dag() as dag:
+            batch_job(**ARGUMENTS, results_conn_id="{{ 'elsewhere' }}", reuse_from=ARGUMENTS["table"])
+        reused.append(run_dag(dag).return_values["batch_job.submit"]["reused"])
+    assert reused == [0, 3]
+
+
 @pytest.mark.usefixtures("airflow_home")
 def test_upstream_tasks_run_before_submit_and_downstream_tasks_after_land() -> None:
     from airflow.providers.standard.operators.empty import EmptyOperator

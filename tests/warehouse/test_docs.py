@@ -136,6 +136,7 @@ def test_the_page_lists_the_limits_of_the_dialects() -> None:
             "all digits" if dialect_limits.numeric_scale is None else f"{dialect_limits.numeric_scale} digits",
             "kept" if dialect_limits.text_has_nul else "removed",
             "kept" if dialect_limits.float_has_nan else "NULL",
+            "kept" if dialect_limits.float_has_infinity else "refused",
         )
 
     dialects = {**BULK, "Redshift": generic.REDSHIFT, "others": generic.GENERIC}
@@ -145,7 +146,8 @@ def test_the_page_lists_the_limits_of_the_dialects() -> None:
         "maximum key size",
         "digits after the decimal point",
         "NUL in text",
-        "NaN and infinity in a float",
+        "NaN in a float",
+        "infinity in a float",
     )
     assert table(head, (limits(name, dialect) for name, dialect in dialects.items())) in PAGE
 

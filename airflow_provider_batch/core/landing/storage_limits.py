@@ -42,6 +42,8 @@ class ColumnLimits(msgspec.Struct, frozen=True, kw_only=True):
     digits: tuple[int, int] | None = None
     #: 64 or 32 for a column that stores numbers as floats
     float_bits: int | None = None
+    #: whether a float may be infinite
+    has_infinity: bool = True
     #: digits of the seconds after the decimal point
     fraction_digits: int | None = None
     #: whether a JSON value must be a list
@@ -258,6 +260,8 @@ def _number_problem(value: int | float | Decimal, limits: ColumnLimits) -> str |
     size = min((size for size in (limits.characters, limits.bytes) if size is not None), default=None)
     if size is not None and not isinstance(value, bool) and len(_number_text(value)) > size:
         return f"the number has {len(_number_text(value)):,} characters, but the column takes texts of {size:,}"
+    if not limits.has_infinity and value in (float("inf"), float("-inf")):
+        return "the number is infinite, which the column cannot store"
     if limits.integers is not None:
         smallest, largest = limits.integers
         if value != value or value in (float("inf"), float("-inf")) or value != int(value):

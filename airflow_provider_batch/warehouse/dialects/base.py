@@ -99,8 +99,10 @@ class Limits:
     text_bytes: int | None = None
     #: bytes of all texts of a row, or None if the limit is out of reach
     row_bytes: int | None = None
-    #: Whether a float column takes NaN and the infinities. If not, we write NULL.
+    #: Whether a float column takes NaN. If not, we write NULL.
     float_has_nan: bool = True
+    #: whether a float column takes the infinities
+    float_has_infinity: bool = True
     #: characters of the longest text that the database makes of a boolean
     boolean_characters: int = len("false")
 

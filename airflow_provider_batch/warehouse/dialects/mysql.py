@@ -101,6 +101,7 @@ MYSQL = Dialect(
         key_bytes=3072,  # the limit of an InnoDB index
         numeric_scale=20,
         float_has_nan=False,
+        float_has_infinity=False,
         boolean_characters=1,
     ),
     errors=ErrorPatterns(

@@ -71,7 +71,8 @@ SQLITE = Dialect(
     name_parts=("database", "table"),
     has_text_timestamps=True,
     index_belongs_to_schema=True,
-    limits=Limits(boolean_characters=1, row_bytes=900_000_000),  # SQLITE_MAX_LENGTH is 10^9
+    # SQLITE_MAX_LENGTH is 10^9
+    limits=Limits(boolean_characters=1, row_bytes=900_000_000, float_has_nan=False),
     errors=ErrorPatterns(
         absent_table=ErrorPattern(message="no such table"),
     ),

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Generic, TypeVar
 
+import msgspec
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.core.landing.refusals import Refusal
 from airflow_provider_batch.core.landing.storage_limits import ColumnLimits, StorageLimits
-from airflow_provider_batch.core.schema.columns import Column
+from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.warehouse import naming
 from airflow_provider_batch.warehouse.column_limits import limits_of_columns
@@ -121,6 +122,11 @@ class TableSink(ABC, Generic[Plan]):
                 if stored.fraction_digits is not None
             },
         }
+        if not limits.float_has_infinity:
+            for column in self._columns:
+                if column.type is ColumnType.FLOAT:
+                    column_limits = columns.get(column.name, ColumnLimits())
+                    columns[column.name] = msgspec.structs.replace(column_limits, has_infinity=False)
         return StorageLimits(columns=columns, row_bytes=limits.row_bytes)
 
     @abstractmethod

@@ -93,8 +93,8 @@ class _Plan:
 class MySqlSink(TableSink[_Plan]):
     """A results table in MySQL or MariaDB. See `open.Sink`.
 
-    Timestamps are stored as DATETIME(6) in UTC, vectors as JSON, decimals with 20 digits after the decimal point. NaN
-    and the infinities, which MySQL does not have, become NULL.
+    Timestamps are stored as DATETIME(6) in UTC, vectors as JSON, decimals with 20 digits after the decimal point. NaN,
+    which MySQL does not have, becomes NULL.
     """
 
     def write(self, rows: Iterable[tuple[Any, ...]]) -> int:
