@@ -127,6 +127,32 @@ def test_each_value_that_a_function_is_mapped_over_has_a_job_named_by_it(warehou
     assert names == {(task_id, market) for task_id in SUCCESS for market in ("DE", "FR")}
 
 
+def test_a_function_may_return_the_address_of_files_or_yield_nothing(warehouse: Path, tmp_path: Path) -> None:
+    from airflow_provider_batch.decorators import openai_batch_task
+
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"id": 1, "body": "a"}\n{"id": 2, "body": "b"}\n')
+
+    with new_dag() as dag:
+
+        @openai_batch_task(**JOB)
+        def load() -> Path:
+            return file
+
+        @openai_batch_task(**JOB)
+        def nothing() -> Iterator[dict[str, Any]]:
+            yield from ()
+
+        load()
+        nothing()
+
+    result = run_dag(dag)
+
+    assert result.state == "success"
+    assert [result.return_values[f"{name}.land"]["requests"] for name in ("load", "nothing")] == [2, 0]
+    assert query(warehouse, "SELECT custom_id FROM answers ORDER BY 1") == [("1",), ("2",)]
+
+
 class ClearedFunction(ClearedJob):
     """A job whose rows come from a function, to be cleared and retried."""
 
