@@ -68,14 +68,14 @@ def all_jobs(root: str, selection: Selection | None = None) -> Iterator[Ledger |
 
     :param selection: folders that cannot have one of these jobs are not read.
     """
-    wanted = selection or Selection()
-    for folder in job_folders(root, wanted.dag_id, wanted.task_id, wanted.run_id):
+    criteria = selection or Selection()
+    for folder in job_folders(root, criteria.dag_id, criteria.task_id, criteria.run_id):
         try:
             ledger = open_ledger(folder)
         except BatchError as error:
             yield error
         else:
-            if ledger is not None and wanted.matches(ledger):
+            if ledger is not None and criteria.matches(ledger):
                 yield ledger
 
 
