@@ -343,6 +343,29 @@ def test_an_invalid_deadline_is_rejected_when_the_dag_is_parsed() -> None:
         BatchSensor(task_id="wait", job={}, deadline="seven")
 
 
+@pytest.mark.parametrize("deadline", ["2020-01-01T06:00", "{{ '2020-01-01' }}"])
+def test_a_deadline_that_has_passed_is_refused_before_anything_is_sent(
+    warehouse: Path, count_calls: Callable[[], dict[str, int]], deadline: str
+) -> None:
+    result = run_job(wait={"deadline": deadline}, canary=5)
+
+    assert result.states == {"submit": "failed", "wait": "upstream_failed", "land": "upstream_failed"}
+    assert "Task 'wait' cannot wait for this job: deadline: 2020-01-01" in result.error()
+    assert "has passed, so the wait would cancel the job before it is answered" in result.error()
+    assert count_calls() == {"upload": 0, "create": 0, "synchronous": 0}
+
+
+@pytest.mark.parametrize("prompt", ["{{ row.title }}: {body}", "{{ row.title }}: ${body}"])
+def test_a_placeholder_with_the_name_of_a_column_is_refused_before_anything_is_sent(
+    warehouse: Path, count_calls: Callable[[], dict[str, int]], prompt: str
+) -> None:
+    result = run_job(prompt=prompt, canary=5)
+
+    assert result.states["submit"] == "failed"
+    assert "Did you mean '{{ row.body }}'?" in result.error()
+    assert count_calls() == {"upload": 0, "create": 0, "synchronous": 0}
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -9,15 +9,18 @@ task runs.
 from __future__ import annotations
 
 import inspect
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, StrEnum
 from fractions import Fraction
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,8 +28,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from airflow_provider_batch.exceptions import InputError
+from airflow_provider_batch.exceptions import BatchError, InputError
+from airflow_provider_batch.local.process import LocalServer
 from airflow_provider_batch.presets import classify, embed, extract, summarize, translate
+from tests.airflow.jobs import call_counter, run_job
 
 pytestmark = pytest.mark.usefixtures("airflow_home")
 
@@ -415,6 +420,80 @@ def test_each_argument_of_a_preset_accepts_or_refuses_a_value_of_each_kind() -> 
                     made = value() if inspect.isfunction(value) else value
                     with suppress(InputError):
                         preset(**{**arguments, argument: made})
+
+
+# What is accepted, when its task runs
+
+
+@dataclass
+class TaskInstance:
+    """What the operators use of a task instance. Running each value as a task of its own would take minutes."""
+
+    task_id: str
+    dag_id: str = "wrong_arguments"
+    run_id: str = "run"
+    map_index: int = -1
+    max_tries: int = 0
+    try_number: int = 1
+    id: str = "attempt"
+    task: Any = None
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        json.dumps(value)
+
+
+def run_error(task_id: str, argument: str, value: Any, defaults: dict[str, Any], run_id: str) -> BaseException | None:
+    """Return the error of a task with a value of an argument, or None if the task succeeds."""
+    from airflow.sdk import DAG
+
+    kind, arguments = operators()[task_id]
+    arguments = {**arguments, **defaults}
+    if argument == "rows":
+        del arguments["sql"]
+    with DAG("wrong_arguments", schedule=None, params={"x": 1}):
+        operator: Any = kind(**{**arguments, argument: value() if inspect.isfunction(value) else value})
+    context = {
+        "ti": TaskInstance(task_id, run_id=run_id, task=operator),
+        "run_id": run_id,
+        "params": {"x": 1},
+        "dag_run": SimpleNamespace(conf={}),
+    }
+    try:
+        operator.render_template_fields(context)
+        operator.execute(context)
+    except Exception as error:  # noqa: BLE001 - the test judges it
+        return error
+    return None
+
+
+def test_a_value_that_is_accepted_works_or_is_refused_before_anything_is_billed(
+    warehouse: Path, server: LocalServer, record_property: Callable[[str, object], None]
+) -> None:
+    from airflow.providers.common.compat.sdk import AirflowException
+
+    finished_job = run_job(deduplicate=False, land={"table": "first"}).return_values["submit"]
+    count_calls = call_counter(server)
+    defaults: dict[str, dict[str, Any]] = {
+        "submit": {"sql": "SELECT id, body AS text FROM tickets", "preview": True},
+        "wait": {"job": finished_job},
+        "land": {"job": finished_job},
+    }
+    verdicts: Counter[str] = Counter()
+    unclear = []
+    for name, kinds in ACCEPTED.items():
+        task_id, argument = name.split(".")
+        if task_id not in defaults or argument in ("preview", "sink"):
+            continue
+        similar = LINES - {"text", "number text", "null text"} if "text" in kinds else set()
+        for kind in sorted(kinds - similar - RUNTIME - {"another task", "list with the output of another task"}):
+            error = run_error(task_id, argument, VALUES[kind], defaults[task_id], f"{name} {kind}")
+            verdicts["works" if error is None else "refused"] += 1
+            if error is not None and not isinstance(error, (AirflowException, BatchError)):
+                unclear.append((name, kind, repr(error)[:200]))
+
+    assert unclear == []
+    assert count_calls() == {"upload": 0, "create": 0, "synchronous": 0}
+    record_property("measurements", f"Values that were accepted and then run: {dict(verdicts)}")
 
 
 #: arguments whose values have an inner structure
