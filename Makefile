@@ -26,7 +26,7 @@ help: ## show this list
 
 setup: $(STAMP) ## create the virtual environment .venv with pinned packages
 
-demo: $(STAMP) ## label 340 support tickets on real Airflow, offline; LIVE=1 uses the real API and OPENAI_API_KEY
+demo: $(STAMP) ## label 338 support tickets on real Airflow, offline; LIVE=1 uses the real API and OPENAI_API_KEY
 	@$(BIN)/airflow-batch demo --home $(HOME_DIR) $(if $(filter-out 0,$(LIVE)),--live) $(ARGS)
 
 airflow: $(STAMP) ## start a full Airflow with the same DAGs, until Ctrl-C; PORT=8080; LIVE=1 says first what may be spent

@@ -66,7 +66,21 @@ def test_a_key_that_cannot_be_right_is_named(key: Any, problem: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", [KEY, None, "local", "EMPTY", "dummy", "none", "ollama", "password", "gsk_x", "a.b-c_d~e+f/g==", "bXlrZXk1key12345==", "k" * 400]
+    "key",
+    [
+        KEY,
+        None,
+        "local",
+        "EMPTY",
+        "dummy",
+        "none",
+        "ollama",
+        "password",
+        "gsk_x",
+        "a.b-c_d~e+f/g==",
+        "bXlrZXk1key12345==",
+        "k" * 400,
+    ],
 )
 def test_other_keys_are_accepted(key: str | None) -> None:
     assert api_key_problem(key) is None
