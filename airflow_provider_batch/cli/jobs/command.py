@@ -98,12 +98,12 @@ def _list(arguments: argparse.Namespace, root: str) -> int:
         raise InputError(f"--limit: Expected a number of jobs of at least 1, got {arguments.limit}.")
     selection, errors = _selection(arguments), list[BatchError]()
     jobs = list(islice(summaries(root, selection, errors), arguments.limit + 1))
-    shown = jobs[: arguments.limit]
+    newest = jobs[: arguments.limit]
     if arguments.json:
-        print(_json(shown))
+        print(_json(newest))
     elif jobs:
-        print("\n".join(format_list(shown, datetime.now(UTC))))
-        if len(jobs) > len(shown):
+        print("\n".join(format_list(newest, datetime.now(UTC))))
+        if len(jobs) > len(newest):
             print("… and older jobs; --limit shows more.")
     else:
         print(f"No jobs {selection.description} in {root}.".replace("  ", " "))
