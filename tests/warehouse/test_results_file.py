@@ -322,7 +322,10 @@ def test_a_worker_that_is_killed_leaves_no_half_file(moment: str, tmp_path: Path
     write(path, [("a", "succeeded", START)], COLUMNS[:3])
     content = path.read_bytes()
     command = [sys.executable, "-c", textwrap.dedent(KILLED), str(path), moment]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    # the killed worker leaves its draft in the temporary folder
+    (tmp_path / "worker").mkdir()
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "worker")}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
