@@ -2,12 +2,14 @@
 
     python -m benchmarks.soak [--rows 1000000] [--warehouse sqlite | duckdb | postgres] [--json FILE]
     python -m benchmarks.soak --rows 50000 --embeddings
+    python -m benchmarks.soak --rows 100000 --warehouse sqlite --source generator | pandas | csv | parquet | …
 
 `dag.test()` runs submit, wait (with its trigger) and land in one process, and a local batch server runs in another. The
 benchmark prints time and memory of each stage. Then it compares the results table with the source table, and counts
 the rows in the input files of the batches on the server. The exit code is 1 if a row is lost, duplicated, sent twice,
 under a wrong key or did not succeed. With `--embeddings` each row becomes a vector of 1,536 numbers, encoded in base64:
-50,000 rows make one input file and 0.42 GB of answers.
+50,000 rows make one input file and 0.42 GB of answers. With `--source`, the same rows are passed to the job with
+`rows=` instead of `sql=`.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 from airflow_provider_batch.local.process import LocalServer
-from benchmarks import data
+from benchmarks import data, sources
 from benchmarks.airflow_home import temporary_airflow_home
 from benchmarks.measure import MB, read_memory
 from benchmarks.sealing import SOURCES, warehouse_of_tickets
@@ -48,15 +50,24 @@ ERROR_COUNTS = {
 }
 
 
-def prepare_job(embeddings: bool) -> Callable[[], dict[str, Any]]:
-    """Return a function that runs the DAG and returns its state and the seconds and peak memory of each task."""
+def prepare_job(embeddings: bool, source: str, rows: int, file: str) -> Callable[[], dict[str, Any]]:
+    """Return a function that runs the DAG and returns its state and the seconds and peak memory of each task.
+
+    :param source: kind of source for `rows=`, or an empty text for `sql=`.
+    :param file: the file with the rows, if this kind of source is a file.
+    """
     from airflow.providers.common.compat.sdk import get_listener_manager
     from airflow.sdk import DAG
 
     from airflow_provider_batch.operators.batch import BatchResultsOperator, BatchSubmitOperator
     from airflow_provider_batch.sensors.batch import BatchSensor
+    from airflow_provider_batch.sources.function import FunctionCall
     from tests.airflow.jobs import run_dag
 
+    rows_of: dict[str, Any] = {"sql": data.SQL}
+    if source:
+        read = sources.prepare_reader(source, rows, file)
+        rows_of = {"rows": file or FunctionCall(read, (), {})}
     request: dict[str, Any] = {"model": data.MODEL, "system": data.SYSTEM, "output_schema": data.Ticket}
     if embeddings:
         request = {"model": "text-embedding-3-small", "endpoint": "/v1/embeddings"}
@@ -64,7 +75,7 @@ def prepare_job(embeddings: bool) -> Callable[[], dict[str, Any]]:
     with DAG("soak", schedule=None) as dag:
         submit = BatchSubmitOperator(
             task_id="submit",
-            sql=data.SQL,
+            **rows_of,
             custom_id=data.CUSTOM_ID,
             prompt=data.PROMPT,
             carry=["id", "label"],
@@ -154,9 +165,10 @@ def count_requests(server: LocalServer, rows: int) -> dict[str, int]:
     return {"batches": len(batches), "sent twice": sent_twice, "never sent": occurrences.count(0)}
 
 
-def soak(rows: int, warehouse: str, folder: Path, *, embeddings: bool) -> dict[str, Any]:
+def soak(rows: int, warehouse: str, folder: Path, *, embeddings: bool, source: str) -> dict[str, Any]:
     """Create the tickets, run the job, count the rows and return all results."""
     (folder / "dags").mkdir()
+    file = sources.file_of(source, rows, folder)
     migrate = [sys.executable, "-m", "airflow", "db", "migrate"]
     subprocess.run(migrate, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     with warehouse_of_tickets(warehouse, rows, folder) as environment, LocalServer(folder / "server") as server:
@@ -167,7 +179,13 @@ def soak(rows: int, warehouse: str, folder: Path, *, embeddings: bool) -> dict[s
             "AIRFLOW__CORE__DAGS_FOLDER": str(folder / "dags"),
         }
         with Worker(
-            "benchmarks.soak:prepare_job", logs=folder, environment=environment, embeddings=embeddings
+            "benchmarks.soak:prepare_job",
+            logs=folder,
+            environment=environment,
+            embeddings=embeddings,
+            source=source,
+            rows=rows,
+            file=str(file or ""),
         ) as worker:
             measurement = worker.run()
         if measurement.result["state"] != "success":
@@ -182,6 +200,7 @@ def soak(rows: int, warehouse: str, folder: Path, *, embeddings: bool) -> dict[s
         "rows": rows,
         "warehouse": warehouse,
         "embeddings": embeddings,
+        "source": source or "sql",
         "seconds": measurement.seconds,
         "extra_mb": measurement.extra_mb,
         "server_mb": server_mb,
@@ -195,7 +214,7 @@ def print_result(result: dict[str, Any]) -> bool:
     """Print the result. Return whether the results table has every row and all error counts are 0."""
     rows, table, server = result["rows"], result["table"], result["server"]
     console = Console(width=150)
-    stages = Table(title=f"{rows:,} rows, {result['warehouse']}, {server['batches']} batches")
+    stages = Table(title=f"{rows:,} rows, {result['source']}, {result['warehouse']}, {server['batches']} batches")
     for name in ("stage", "seconds", "rows/s", "peak memory over the initial"):
         stages.add_column(name, justify="left" if name == "stage" else "right")
     for name, stage in result["stages"].items():
@@ -219,10 +238,11 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--warehouse", choices=SOURCES, default="postgres")
     parser.add_argument("--embeddings", action="store_true", help="request a vector for each row instead of a label")
+    parser.add_argument("--source", choices=sources.KINDS, default="", help="pass rows of this kind instead of a query")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, temporary_airflow_home():
-        result = soak(args.rows, args.warehouse, Path(folder), embeddings=args.embeddings)
+        result = soak(args.rows, args.warehouse, Path(folder), embeddings=args.embeddings, source=args.source)
     if args.json is not None:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(result, indent=2) + "\n")

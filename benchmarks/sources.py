@@ -48,9 +48,7 @@ def prepare(kind: str, count: int, file: str, folder: str) -> Callable[[], int]:
     from airflow_provider_batch.staging.local import LocalFolder
     from airflow_provider_batch.worker.build import build
 
-    if kind == "parquet-duckdb":
-        sys.modules["pyarrow.parquet"] = None  # type: ignore[assignment]  # as if it were not installed
-    plan, read = data.make_plan(), _reader(kind, count, file)
+    plan, read = data.make_plan(), prepare_reader(kind, count, file)
     job_path = Path(folder) / f"job-{kind}"
     # so that the first run does not measure the imports
     build(plan, open_rows(list(records(1))), LocalFolder(Path(folder) / f"warm-up-{kind}-{count}"))
@@ -64,7 +62,10 @@ def prepare(kind: str, count: int, file: str, folder: str) -> Callable[[], int]:
     return run
 
 
-def _reader(kind: str, count: int, file: str) -> Callable[[], Any]:
+def prepare_reader(kind: str, count: int, file: str) -> Callable[[], Any]:
+    """Return a function that returns the tickets as this kind of source. A frame or a list is already complete."""
+    if kind == "parquet-duckdb":
+        sys.modules["pyarrow.parquet"] = None  # type: ignore[assignment]  # as if it were not installed
     if file:
         return lambda: file
     if kind == "generator":
@@ -88,14 +89,22 @@ def _reader(kind: str, count: int, file: str) -> Callable[[], Any]:
     return lambda: frame
 
 
+def file_of(kind: str, rows: int, folder: Path) -> Path | None:
+    """Return a file in the folder with the tickets, which is written if it does not exist. None if it is no file."""
+    ending = kind.partition("-")[0]
+    if ending not in ("jsonl", "csv", "parquet"):
+        return None
+    file = folder / f"tickets-{rows}.{ending}"
+    if not file.exists():
+        write_file(file, rows)
+    return file
+
+
 def measure(kind: str, rows: int, runs: int, folder: Path) -> list[Figure]:
     """Measure one kind of source and number of rows."""
     speed = Figure(f"{kind}, {rows:,} rows: sealed", "rows/s")
     extra = Figure("  extra memory", "MB", max_median=MAX_EXTRA_MB)
-    ending = kind.partition("-")[0]
-    file = folder / f"tickets-{rows}.{ending}" if ending in ("jsonl", "csv", "parquet") else None
-    if file is not None and not file.exists():
-        write_file(file, rows)
+    file = file_of(kind, rows, folder)
     arguments: dict[str, Any] = {"kind": kind, "count": rows, "file": str(file or ""), "folder": str(folder)}
     with Worker("benchmarks.sources:prepare", logs=folder, **arguments) as worker:
         for _ in range(runs):
