@@ -12,6 +12,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from airflow_provider_batch.core.arguments import shorten
+from airflow_provider_batch.core.requests.value import has_lone_surrogate
 from airflow_provider_batch.exceptions import InputError
 
 #: scheme of files on the local disk
@@ -123,6 +124,8 @@ def locate(root: Location, text: str) -> Location | None:
         location = root._replace(path=root.path + text)
     if _has_control_character(text):
         raise _outside(root, text, "contains a control character")
+    if has_lone_surrogate(text):
+        raise _outside(root, text, "contains half of a character (a lone surrogate)")
     if "::" in text:
         raise _outside(root, text, "contains `::`")
     if _has_parent_reference(location.path):

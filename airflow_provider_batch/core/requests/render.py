@@ -226,7 +226,7 @@ class Renderer:
         """Return the files that a row names, as far as they can be determined, so that they can be read in advance."""
         try:
             return [location for file in self._files for location in file.locations(row)]
-        except (LeafError, UnusableFileError):
+        except (LeafError, UnusableFileError, UnusableValueError):
             return []  # the row itself raises the error
 
     def _row_error(self, error: LeafError, row: Values, number: int, custom_id: str | None) -> InputError:
@@ -362,7 +362,7 @@ def _bind_file(file: FileArgument, bind: _Binder) -> _BoundFile:
 def _paths(value: Any) -> list[str]:
     """Return the paths in the value of a template: one text, a list of texts, or the JSON of such a list."""
     if isinstance(value, str) and value.lstrip().startswith("["):
-        with suppress(msgspec.DecodeError):
+        with suppress(msgspec.DecodeError, UnicodeEncodeError, RecursionError):
             value = msgspec.json.decode(value)
     if isinstance(value, (list, tuple)):
         paths = [to_text(item) for item in value]

@@ -15,11 +15,12 @@ from airflow_provider_batch.core.requests.file_parts import (
     compact,
     file_part,
     file_type,
+    missing_file,
 )
 from airflow_provider_batch.core.requests.file_paths import Location, UnusableFileError, parse_root
 from airflow_provider_batch.core.requests.render import Request, RequestSpec, check, compile_renderer
 from airflow_provider_batch.core.tokens.request import estimate_request
-from airflow_provider_batch.exceptions import InputError
+from airflow_provider_batch.exceptions import InputError, TemplateError
 from tests.core.building import CHAT, EMBEDDINGS, RESPONSES
 from tests.files import gif, jpeg, mp3, pdf, png, wav, webp
 
@@ -120,6 +121,12 @@ def render(row: dict[str, Any], content: bytes | Callable[[Location], bytes] = b
     return compile_renderer(spec, list(row), {}, read, max_bytes=200_000_000)(tuple(row.values()), 1)
 
 
+#: a job whose rows name a list of files
+LISTS = RequestSpec(
+    custom_id="{{ row.id }}", model="m", prompt="Look.", files="{{ row.photos }}", files_root="/data/photos/"
+)
+
+
 def parts_of(request: Request) -> list[dict[str, Any]]:
     body = json.loads(request.body)
     parts: list[dict[str, Any]] = body.get("messages", body.get("input"))[0]["content"]
@@ -162,6 +169,25 @@ def test_a_row_with_an_unusable_file_has_a_problem_instead_of_a_request() -> Non
     assert request.problem is not None
     assert request.problem.code == "file_path"
     assert request.model == "gpt-5-mini"
+
+
+@pytest.mark.parametrize(("path", "code"), [("[" * 100_000, "file_missing"), ("[\ud800", "file_path")])
+def test_a_path_that_only_resembles_a_list_costs_its_row_and_no_other(path: str, code: str) -> None:
+    def read(location: Location) -> bytes:
+        raise missing_file(location)
+
+    renderer = compile_renderer(LISTS, ["id", "photos"], {}, read)
+    renderer.locations((1, path))
+    problem = renderer((1, path), 1).problem
+    assert problem is not None
+    assert problem.code == code
+
+
+def test_paths_that_are_not_text_are_an_error_that_names_the_row() -> None:
+    renderer = compile_renderer(LISTS, ["id", "photos"], {}, lambda _: png())
+    assert renderer.locations((1, [b"a.png"])) == []
+    with pytest.raises(TemplateError, match=r"Row 1 \(custom_id '1'\), files, column 'photos': The value is binary"):
+        renderer((1, [b"a.png"]), 1)
 
 
 def test_the_files_of_a_row_together_may_not_exceed_the_limit() -> None:

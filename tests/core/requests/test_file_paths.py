@@ -87,6 +87,7 @@ def test_a_blank_path_or_a_folder_names_no_file(text: str) -> None:
         ("/data/photos/", "s3://bucket/a", "begins with s3://"),
         ("/data/photos/", "http://169.254.169.254/latest/meta-data", "begins with http://"),
         ("/data/photos/", "a\0.png", "control character"),
+        ("/data/photos/", "\ud800.png", "half of a character"),
         ("s3://aws@bucket/photos/", "s3://other/photos/a", "another bucket"),
         ("s3://aws@bucket/photos/", "s3://admin@bucket/photos/a", "another connection"),
         ("s3://aws@bucket/photos/", "s3://bucket/secret/a", "outside"),
