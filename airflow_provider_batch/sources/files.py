@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import chain
+from lzma import LZMAError
 from types import TracebackType
 from typing import Any, Self
 
@@ -58,11 +59,15 @@ class File:
     @property
     def format(self) -> str | None:
         """Format of the file, according to its ending; None if it is not one of ours."""
+        return _FORMATS.get(self.ending)
+
+    @property
+    def ending(self) -> str:
+        """Ending of the file's name, without that of a compression."""
         name = self.path.lower()
-        compression = infer_compression(name)
-        if compression:
+        if infer_compression(name):
             name = name.rpartition(".")[0]
-        return next((format_ for ending, format_ in _FORMATS.items() if name.endswith(ending)), None)
+        return os.path.splitext(f"x{name.rpartition('/')[2]}")[1]
 
     @contextmanager
     def open(self) -> Iterator[Any]:
@@ -71,6 +76,11 @@ class File:
             file = stack.enter_context(self.filesystem.open(self.path, "rb"))
             compression = infer_compression(self.path.lower())
             if compression:
+                if compression == "zip":
+                    raise InputError(
+                        f"rows: {self.address} is a ZIP archive, which may contain several files. Unpack it, or "
+                        "compress each of its files with gzip. Nothing was uploaded."
+                    )
                 if compression not in compr:
                     raise InputError(
                         f"rows: {self.address} is compressed with {compression}, and the package that reads it is not "
@@ -91,10 +101,14 @@ def reading(address: str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise InputError(f"rows: There is no file {address}. Nothing was uploaded.") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise FileStoreError(
-            f"rows: Cannot read {address}: {type(error).__name__}: {str(error).rstrip('.')}. Nothing was uploaded."
-        ) from error
+    except (OSError, EOFError, zlib.error, LZMAError) as error:
+        raise _store_error(address, error) from error
+
+
+def _store_error(address: str, error: Exception) -> FileStoreError:
+    return FileStoreError(
+        f"rows: Cannot read {address}: {type(error).__name__}: {str(error).rstrip('.')}. Nothing was uploaded."
+    )
 
 
 class Files(Source):
@@ -141,6 +155,7 @@ def find_files(address: str) -> list[File]:
     Hidden files, whose names begin with a dot or an underscore, are left out, unless the address names one of them.
 
     :raises InputError: if there are none, or if Airflow cannot open addresses of this kind.
+    :raises FileStoreError: if the store does not say whether there are any. A retry may help.
     """
     try:
         path = ObjectStoragePath(address)
@@ -154,20 +169,34 @@ def find_files(address: str) -> list[File]:
     def file_at(name: str) -> File:
         return File(filesystem, name, filesystem.unstrip_protocol(name))
 
-    with reading(address):
+    try:
         filesystem.invalidate_cache()
-        if filesystem.isfile(path.path):
+        type_ = _type_of(filesystem, path.path)
+        if type_ == "file":
             return [File(filesystem, path.path, address)]
-        if filesystem.isdir(path.path):
+        if type_ == "directory":
             folder = path.path.rstrip("/")
             names = [name for name in filesystem.find(folder) if not _is_hidden(name, below=folder)]
         else:
             entries = filesystem.glob(path.path, detail=True) if _is_pattern(address) else {}
             names = [name for name, entry in entries.items() if entry["type"] == "file" and not _is_hidden(name)]
+    except Exception as error:  # each store has errors of its own
+        raise _store_error(address, error) from error
     if not names:
         kind = "No file matches" if _is_pattern(address) else "There is no file in" if address.endswith("/") else None
         raise InputError(f"rows: {kind or 'There is no file'} {address}. Nothing was uploaded.")
     return [file_at(name) for name in sorted(names)]
+
+
+def _type_of(filesystem: Any, path: str) -> str | None:
+    """Return "file", "directory", or None if there is neither.
+
+    `isfile` and `isdir` would say no for a store that does not answer or refuses access.
+    """
+    try:
+        return str(filesystem.info(path)["type"])
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def _is_pattern(address: str) -> bool:
@@ -293,9 +322,14 @@ class CsvRows(Source):
             header = next(self._checked(lines), "")
             self._reader = csv.reader(chain([header], lines), delimiter=_delimiter(header, self._file), strict=True)
             names: list[str] = next(self._checked(self._reader), [])
+            if any(names):
+                self.columns = check_columns([name.strip() for name in names], self._file.address)
+            elif any(map(any, self._checked(self._reader))):
+                raise InputError(
+                    f"rows: The first line of {self._file.address} is empty, but must name the columns of the lines "
+                    "that follow. Remove it, or write the names into it. Nothing was uploaded."
+                )
             self._stack = stack.pop_all()
-        if any(names):
-            self.columns = check_columns([name.strip() for name in names], self._file.address)
         return self
 
     def __exit__(
@@ -334,6 +368,6 @@ class CsvRows(Source):
 
 
 def _delimiter(header: str, file: File) -> str:
-    if file.path.lower().removesuffix(".gz").endswith(".tsv"):
+    if file.ending == ".tsv":
         return "\t"
     return next((character for character in ",;\t" if character in header), ",")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +51,7 @@ def test_values_of_a_csv_file_stay_text(write: Write) -> None:
     assert read(write("a.csv", content)) == (("id", "body"), [("007", 'a "quoted"\nline'), ("1e5", "")])
     assert read(write("b.csv", b"id;body\n1;2,5\n")) == (("id", "body"), [("1", "2,5")])
     assert read(write("c.tsv", b"id\tb,c\n1\t2\n")) == (("id", "b,c"), [("1", "2")])
+    assert read(write("d.tsv.bz2", bz2.compress(b"id\tb,c\n1\t2\n"))) == (("id", "b,c"), [("1", "2")])
     assert read(write("d.csv.gz", gzip.compress(content)))[1][0][0] == "007"
 
 
@@ -173,6 +176,9 @@ def test_files_in_an_object_store_are_read_through_their_connection(
         ("a.csv", b"id,\n1,2\n", "A column of {} has no name"),
         ("a.csv", "id\nä\n".encode("latin-1"), "{} is not UTF-8"),
         ("a.csv", "id\nä\n".encode("utf-16"), "{} is not UTF-8"),
+        ("a.csv", b"\nid,body\n1,a\n", "The first line of {} is empty, but must name the columns"),
+        ("a.csv", b",\nid,body\n1,a\n", "The first line of {} is empty, but must name the columns"),
+        ("a.csv.zip", b"PK", "{} is a ZIP archive, which may contain several files"),
         ("a.parquet", b"PAR1", "{} cannot be read as Parquet"),
         ("a.xlsx", b"", "{} is neither NDJSON (.jsonl, .ndjson, .json), CSV (.csv, .tsv) nor Parquet"),
     ],
@@ -217,26 +223,35 @@ def test_files_of_several_formats_or_columns_are_an_error(write: Write, tmp_path
 
 
 @pytest.mark.parametrize(
-    "content",
-    [b'{"id": 1}\n', gzip.compress(b'{"id": 1}\n' * 1000)[:40]],
-    ids=["not compressed", "cut off"],  # compressed data contains the time
+    ("ending", "content"),
+    [
+        ("gz", b'{"id": 1}\n'),
+        ("gz", gzip.compress(b'{"id": 1}\n' * 1000)[:40]),
+        ("bz2", b'{"id": 1}\n'),
+        ("xz", b'{"id": 1}\n'),
+        ("xz", lzma.compress(b'{"id": 1}\n' * 1000)[:60]),
+    ],
+    ids=["gz", "gz, cut off", "bz2", "xz", "xz, cut off"],  # data compressed by gzip contains the time
 )
-def test_a_file_that_is_damaged_can_be_read_again_by_a_retry(write: Write, content: bytes) -> None:
-    with pytest.raises(FileStoreError, match=r"Cannot read .*a\.jsonl\.gz"):
-        read(write("a.jsonl.gz", content))
+def test_a_file_that_is_damaged_can_be_read_again_by_a_retry(write: Write, ending: str, content: bytes) -> None:
+    with pytest.raises(FileStoreError, match=rf"Cannot read .*a\.jsonl\.{ending}"):
+        read(write(f"a.jsonl.{ending}", content))
 
 
-def test_an_error_of_the_store_can_be_retried(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [ConnectionError("reset by peer"), PermissionError("forbidden"), Exception("odd")])
+@pytest.mark.parametrize("name", ["a.csv", "*.csv", ""])
+def test_an_error_of_the_store_can_be_retried(name: str, error: Exception) -> None:
     from airflow.sdk.io import attach
 
     class Unavailable(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
-        def isfile(self, path: str) -> bool:
-            raise ConnectionError("reset by peer")
+        def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
+            raise error
 
     conn_id = f"c{uuid4().hex[:8]}"
     attach("memory", conn_id=conn_id, fs=Unavailable())
+    address = f"memory://{conn_id}@bucket/{name}"
 
-    with pytest.raises(FileStoreError, match="reset by peer"), open_rows(f"memory://{conn_id}@bucket/a.csv"):
+    with pytest.raises(FileStoreError, match=f"{type(error).__name__}: {error}"), open_rows(address):
         pass
 
 
