@@ -22,7 +22,7 @@ from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import Manifest
 from airflow_provider_batch.exceptions import InputError, ResultsTableError
 from airflow_provider_batch.operators.results import BatchResultsOperator
-from airflow_provider_batch.sensors.batch import BatchSensor
+from airflow_provider_batch.sensors.batch import COLLECT, BatchSensor
 
 #: names of templates that mean something else in each task
 _TASK_NAMES = re.compile(r"\b(ti|task|task_instance|task_instance_key_str|inlets|outlets)\b")
@@ -94,7 +94,8 @@ def check_waits(submit: BaseOperator, context: Any, now: datetime | None = None)
 
     Mapped tasks are skipped, and so is a deadline that comes from another task, or from the waiting task itself.
 
-    :param now: refuse deadlines before this time. The wait would cancel the job before it is answered.
+    :param now: refuse deadlines before this time, unless the rows are then sent in another way. The wait would cancel
+        the job before it is answered.
     :raises InputError: if a deadline is wrong. The message names the task.
     """
     for task in submit.dag.tasks if submit.has_dag() else []:  # type: ignore[no-untyped-call]
@@ -105,7 +106,8 @@ def check_waits(submit: BaseOperator, context: Any, now: datetime | None = None)
             continue
         try:
             deadline = parse_deadline("deadline", submit.render_template(task.deadline, context))
-            if now is not None and isinstance(deadline, datetime) and deadline <= now:
+            has_passed = now is not None and isinstance(deadline, datetime) and deadline <= now
+            if has_passed and task.at_deadline == COLLECT:
                 raise InputError(
                     f"deadline: {deadline.isoformat(' ', 'minutes')} has passed, so the wait would cancel the job "
                     "before it is answered. Give a later time, or a duration such as '30h'."

@@ -134,10 +134,13 @@ def test_label_tickets_refuses_an_invalid_day(day: str) -> None:
 
 
 @pytest.mark.usefixtures("offline")
-def test_label_tickets_without_tickets_succeeds_with_an_empty_table(warehouse: Path) -> None:
+def test_label_tickets_without_tickets_succeeds_and_leaves_the_table_to_the_first_day_with_tickets(
+    warehouse: Path,
+) -> None:
     assert run("label_tickets", day="1999-01-01").state == "success"
 
-    assert query(warehouse, "SELECT count(*) FROM ticket_labels") == [(0,)]
+    # SQLite does not say the types of carried columns before there are rows
+    assert query(warehouse, "SELECT name FROM sqlite_master WHERE name = 'ticket_labels'") == []
 
 
 @pytest.mark.usefixtures("offline")

@@ -264,7 +264,7 @@ def test_the_text_of_a_refusal_is_in_the_table_but_not_in_the_log_or_the_summary
 def test_zero_rows_succeed_and_the_table_is_created(warehouse: Path, client: openai.OpenAI) -> None:
     before = len(list(client.batches.list(limit=100)))
 
-    result = run_job(sql="SELECT id, title, body, label FROM tickets WHERE 1 = 0", carry=["label"])
+    result = run_job(sql="SELECT id, title, body, label FROM tickets WHERE 1 = 0")
 
     assert result.state == "success"
     assert result.return_values["submit"]["requests"] == 0

@@ -58,7 +58,16 @@ def test_ci_runs_the_commands_of_the_readme() -> None:
     assert all(re.search(rf'check "[^"]+" {re.escape(command)}( |$)', check, re.MULTILINE) for command in commands)
 
 
-def test_files_that_the_readme_links_to_exist() -> None:
+def test_files_and_headings_that_the_readme_links_to_exist() -> None:
     links = re.findall(r"\]\((?!https?://|#)([^)]+)\)", README)
 
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    assert [link for link in links if not _exists(link)] == []
+
+
+def _exists(link: str) -> bool:
+    name, _, anchor = link.partition("#")
+    path = ROOT / name
+    if not anchor or not path.exists():
+        return path.exists()
+    headings = re.findall(r"^#+ (.+)$", path.read_text("utf-8"), re.MULTILINE)
+    return anchor in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
