@@ -106,8 +106,8 @@ def check_waits(submit: BaseOperator, context: Any, now: datetime | None = None)
             continue
         try:
             deadline = parse_deadline("deadline", submit.render_template(task.deadline, context))
-            has_passed = now is not None and isinstance(deadline, datetime) and deadline <= now
-            if has_passed and task.at_deadline == COLLECT:
+            ends_job = task.at_deadline == COLLECT
+            if ends_job and now is not None and isinstance(deadline, datetime) and deadline <= now:
                 raise InputError(
                     f"deadline: {deadline.isoformat(' ', 'minutes')} has passed, so the wait would cancel the job "
                     "before it is answered. Give a later time, or a duration such as '30h'."
