@@ -261,7 +261,7 @@ def summarize(
     The results table gets a column `summary` (text).
 
     :param text: row template for the text, or a list of content parts. Default: pass `prompt` to the job.
-    :param max_words: length of a summary, which the model is told but which is not enforced. None sets no length.
+    :param max_words: length of a summary, which the prompt states but nothing enforces. None sets no length.
     :param instructions: row template with what else the model should know, such as the audience or another language.
     :param column: name of the column. Default: "summary".
     :param model: row template for the model.

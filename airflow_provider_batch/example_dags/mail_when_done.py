@@ -1,6 +1,6 @@
 """Send a mail when a job has landed, when a budget withheld rows of it, or when it failed.
 
-The mail goes through the connection `smtp_default`. Without that connection the job runs, but nobody is told.
+The mail goes through the connection `smtp_default`. Without that connection the job runs, but no mail is sent.
 """
 
 from __future__ import annotations

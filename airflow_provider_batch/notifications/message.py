@@ -89,7 +89,8 @@ def _headline(task: str, state: str, job: JobSummary | None) -> str:
                 f"{task}: {job.outcomes['withheld']:,} of {rows} were not sent, because a budget does not cover them."
             )
         case _ if job:
-            return f"{task}: {job.outcomes.get('succeeded', 0):,} of {rows} succeeded, {_describe_cost(job)}."
+            cost = f", {format_usd(job.cost_usd)}" if job.landed else ""
+            return f"{task}: {job.outcomes.get('succeeded', 0):,} of {rows} succeeded{cost}."
         case _:
             return f"{task} succeeded."
 
@@ -98,14 +99,11 @@ def _describe_job(job: JobSummary) -> list[str]:
     estimate = format_usd_range(job.estimate.low_usd, job.estimate.high_usd)
     outcomes = ", ".join(f"{count:,} {outcome}" for outcome, count in job.outcomes.items())
     lines = [f"Rows: {job.requests:,}" + (f" ({outcomes})" if outcomes else "")]
-    lines.append(f"Cost: {_describe_cost(job)} (estimate: {estimate})")
+    cost = format_usd(job.cost_usd) if job.landed else "not known yet"
+    lines.append(f"Cost: {cost} (estimate: {estimate})")
     if job.landed and job.landed.location:
         lines.append(f"Landed in: {_printable(job.landed.location)}")
     return lines
-
-
-def _describe_cost(job: JobSummary) -> str:
-    return "cost not known yet" if job.landed is None else format_usd(job.cost_usd)
 
 
 def _printable(text: Any) -> str:

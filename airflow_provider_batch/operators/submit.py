@@ -162,7 +162,7 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
         never are. `docs/rows.md` describes them all.
     :param custom_id: row template for the caller's key of a row. Must be unique within the job; never rewritten.
     :param warehouse_conn_id: connection to read `sql` from. Any connection whose hook is a `DbApiHook` works. With
-        `rows`, only `reuse_from` needs it.
+        `rows`, only `reuse_from` needs it, and only if no task lands the job in a table.
     :param max_rows: maximum number of rows to send; the rows after the first `max_rows` are left out, and the log says
         so. Sort the rows in the SQL to select the same ones in every run. Default: all rows.
     :param parameters: values for the placeholders in `sql`, in the style of the database driver.
@@ -170,7 +170,7 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
     :param endpoint: `/v1/chat/completions`, `/v1/responses`, `/v1/embeddings`, `/v1/completions` or `/v1/moderations`.
     :param system: row template for the system message, or for the instructions of the Responses API.
     :param prompt: row template for the user message or the input. May be a list of content parts, or of inputs.
-    :param files: row template for the path of an image, a PDF or a sound that is added to the user message, such as
+    :param files: row template for the path of an image, a PDF or an audio file to add to the user message, such as
         `"s3://aws_default@bucket/photos/{{ row.photo }}"`; a list of them; or dicts such as
         `{"path": "…", "detail": "low"}`. It names a file on object storage or on a disk that every worker mounts. An
         expression may yield a list of paths, and a path that renders blank adds nothing. The file is read when the row
@@ -180,7 +180,7 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
         the text with which the templates in `files` begin, up to its last slash. Required if they begin with an
         expression; paths may then be relative to it.
     :param files_as: how the content of the files is sent. "base64" makes it a part of the request. "file_id" uploads
-        each file once before the requests that refer to it; images and sounds of `/v1/chat/completions`, which takes
+        each file once before the requests that refer to it; images and audio of `/v1/chat/completions`, which takes
         them in base64 only, stay in the request.
     :param output_schema: the expected shape of the answer, as JSON Schema or as anything that pydantic can validate: a
         model, a dataclass, a TypedDict, or a type such as `list[Item]`. Answers are judged by it. What is sent is made

@@ -60,7 +60,7 @@ _NAMES_ELSEWHERE = {
 _ADVICE = {
     **dict.fromkeys(
         ("file_id", "input_file_id", "input_file", "jsonl_path", "file_path", "input_path", "src_file"),
-        "The operator builds and uploads the input files itself, from the rows of the query.",
+        "The operator builds and uploads the input files itself, from the rows of the job.",
     ),
     **dict.fromkeys(
         ("wait_for_completion", "wait_until_complete", "stop_after_submit"),

@@ -1,11 +1,12 @@
-"""Reads the files that rows name, from object storage or a local disk, a few rows ahead of the one that is rendered.
+"""Reads the files that rows name, from object storage or a local disk, a few rows ahead of the rendering.
 
 An object store takes tens of milliseconds for a file, so reading one after the other would take most of the time of a
 job. Files are read in threads, in the order of the rows. What was read and not rendered yet stays within
 `MAX_WAITING_BYTES`, as far as the sizes of the files so far predict it; a single file has at most `MAX_FILE_BYTES`.
 
-A file that is missing, or that nobody may read on the local disk, costs its row. A store that does not answer, refuses
-the connection, or a folder that is not mounted, is an error of the task: it can be retried, and nothing was sent.
+A file that is missing, or that the worker may not read on its disk, costs its row. A store that does not answer,
+refuses the connection, or a folder that is not mounted, is an error of the task: it can be retried, and nothing was
+sent.
 """
 
 from __future__ import annotations
@@ -179,7 +180,7 @@ def _object_store(scheme: str, connection: str, bucket: str) -> tuple[Any, str]:
 def _store_error(location: Location, error: BaseException) -> FileStoreError:
     reason = str(error).rstrip(".") or type(error).__name__
     return FileStoreError(
-        f"files: cannot read {location}: {type(error).__name__}: {reason}. Nothing was sent. Check that the store is "
+        f"files: Cannot read {location}: {type(error).__name__}: {reason}. Nothing was sent. Check that the store is "
         "reachable and that the connection may read it, then run the task again. If only this file is at fault, leave "
         "its row out."
     )

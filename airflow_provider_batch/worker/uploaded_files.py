@@ -1,6 +1,6 @@
 """Uploads the files of a job to the provider, each content once, and remembers under which id.
 
-A file lies in staging from the seal on, and its id is recorded beside it, exclusively. If two workers upload the same
+A file lies in staging from the seal on, and its id is recorded next to it, exclusively. If two workers upload the same
 file, or one is killed before it records the id, the provider has a copy to which nothing refers. That costs nothing.
 """
 

@@ -183,7 +183,7 @@ def test_a_store_that_cannot_be_read_fails_the_task_and_no_row(
     result = job.run(files=files, prompt="Describe it.")
 
     assert result.states["submit"] == "failed"
-    assert f"files: cannot read memory://conn_{bucket}@{bucket}/photos/b.png: {type(error).__name__}" in result.error()
+    assert f"files: Cannot read memory://conn_{bucket}@{bucket}/photos/b.png: {type(error).__name__}" in result.error()
     assert type(result.errors["submit"]).__name__ == "FileStoreError"
     assert server.calls().get("upload", 0) == 0
     store.errors.clear()
@@ -396,7 +396,7 @@ def test_uploaded_files_are_deleted_once_the_answers_are_there(
     assert again.return_values["land"]["outcomes"] == {"succeeded": 4}
 
 
-def test_sounds_and_lists_of_files_from_a_root(warehouse: Path, server: LocalServer, store: Store, bucket: str) -> None:
+def test_audio_and_lists_of_files_from_a_root(warehouse: Path, server: LocalServer, store: Store, bucket: str) -> None:
     store.put(f"{bucket}/calls/1.wav", wav())
     store.put(f"{bucket}/calls/2.mp3", mp3())
     paths = json.dumps(["calls/1.wav", f"memory://{bucket}/calls/2.mp3"])

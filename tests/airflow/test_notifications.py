@@ -123,6 +123,31 @@ def test_rows_that_a_budget_withheld_are_told_although_the_task_succeeded(
 
 
 @pytest.mark.usefixtures("_warehouse")
+def test_the_cost_of_a_job_that_has_not_landed_is_not_known_yet(
+    messages: list[Any], record: Callable[[Any], None]
+) -> None:
+    from airflow_provider_batch.operators.batch import BatchSubmitOperator
+
+    with new_dag() as dag:
+        BatchSubmitOperator(
+            task_id="submit",
+            sql="SELECT id, body FROM tickets",
+            custom_id="{{ row.id }}",
+            warehouse_conn_id="warehouse",
+            model="gpt-5-mini",
+            prompt="{{ row.body }}",
+            canary=0,
+            on_success_callback=BatchJobNotifier(record),
+        )
+
+    assert run_dag(dag).state == "success"
+
+    (message,) = messages
+    assert message.subject == f"{dag.dag_id}.submit: 0 of 3 rows succeeded"
+    assert "\nCost: not known yet (estimate: " in message.text
+
+
+@pytest.mark.usefixtures("_warehouse")
 def test_a_notification_that_cannot_be_sent_does_not_fail_the_task() -> None:
     from airflow_provider_batch.task_groups import batch_job
 

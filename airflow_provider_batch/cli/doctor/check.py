@@ -40,8 +40,8 @@ Group = Callable[[], Iterator[Check]]
 def run_groups(groups: Sequence[tuple[str, Group]], seconds: float, hide: Callable[[str], str]) -> list[Check]:
     """Run groups of checks one after another and return all results.
 
-    A group that raises an error or does not end in time has one more result that says so. Nothing is raised. The groups
-    do not run at the same time, because threads that import parts of Airflow at once can wait for each other forever.
+    A group that raises an error or does not end in time has one more result, which reports that. Nothing is raised. The
+    groups do not run concurrently, because threads that import parts of Airflow can then wait for each other forever.
 
     :param seconds: time for each group. A database or a disk may hang for much longer.
     :param hide: removes secrets from a text.

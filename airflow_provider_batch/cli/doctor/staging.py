@@ -20,7 +20,7 @@ from airflow_provider_batch.staging.local import LocalFolder
 
 #: folder below the staging root for the files of the check, which removes it
 PROBE_FOLDER = ".doctor"
-#: workers that create the same file at once
+#: workers that create the same file at the same time
 _RACERS = 4
 _WARNING_BYTES = 2 << 30
 _PROBLEM_BYTES = 200 << 20
@@ -84,7 +84,9 @@ def _check_creation(folder: Folder) -> Iterator[Check]:
     with ThreadPoolExecutor(_RACERS) as pool:
         wins = sum(pool.map(lambda racer: folder.create("race", str(racer).encode()), range(_RACERS)))
     if wins != 1:
-        message = f"{_RACERS} workers created the same file at once, and {wins} of them succeeded instead of one."
+        message = (
+            f"{_RACERS} workers created the same file at the same time, and {wins} of them succeeded instead of one."
+        )
         yield Check("exclusive create", Status.PROBLEM, message, _EXCLUSIVE_FIX)
         return
     yield Check("exclusive create", Status.OK, "Of several workers that create the same file, exactly one succeeds.")

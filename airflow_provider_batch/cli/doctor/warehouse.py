@@ -30,7 +30,7 @@ _ENCODINGS = {
 def check_warehouse(conn_id: str, table: str | None) -> Iterator[Check]:
     """Check a connection to a warehouse.
 
-    :param table: the results table; a table is created beside it, and rolled back or dropped.
+    :param table: the results table; a table is created in its schema, and rolled back or dropped.
     """
     try:
         hook = sql_hook(conn_id)

@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", default="", help=f"model (default: {MODEL}; for embed, the preset's)")
     parser.add_argument("--max-cost-usd", metavar="USD", help="ceiling on the price of a run (default: 5)")
-    parser.add_argument("--schedule", help="when to run, such as @daily or '0 3 * * *' (default: only by hand)")
+    parser.add_argument("--schedule", help="when to run, such as @daily or '0 3 * * *' (default: no schedule)")
     parser.add_argument("--dag-id", help="id of the DAG (default: name of the file, or TASK_TABLE)")
 
 

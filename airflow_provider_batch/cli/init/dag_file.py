@@ -26,7 +26,7 @@ _QUERY = re.compile(r"\s*\(*\s*(select|with|values|from|table)\s", re.IGNORECASE
 
 
 class Answers(msgspec.Struct, frozen=True, kw_only=True):
-    """What the DAG shall do."""
+    """What the DAG does, as the person answered."""
 
     task: str
     dag_id: str

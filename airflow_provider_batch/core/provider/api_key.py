@@ -80,7 +80,7 @@ def api_key_problem(key: Any, field: str = KEY_FIELD) -> str | None:
 
 
 def openai_key_problem(key: str, field: str = KEY_FIELD) -> str | None:
-    """Return why OpenAI's own API cannot accept a key, without showing it, or None if it may."""
+    """Return why OpenAI's own API cannot accept a key, without showing it, or None if it can."""
     for prefix, owner in _FOREIGN_PREFIXES.items():
         if key.startswith(prefix):
             return (

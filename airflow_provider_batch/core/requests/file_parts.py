@@ -2,7 +2,7 @@
 
 The bytes of a file decide what it is, never its name: a JPEG named `.png` is sent as a JPEG. The kinds are those of
 OpenAI's guides "Images and vision", "File inputs" and "Audio": images as PNG, JPEG, WebP and GIF; PDF documents, with
-the Responses API also Office documents and text; sounds as WAV and MP3, with chat completions alone.
+the Responses API also Office documents and text; audio as WAV and MP3, with chat completions alone.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _SIGNATURES: tuple[tuple[bytes, FileType], ...] = (
     (b"\x00\x00\x01\x00", FileType(None, "an icon")),
     (b"8BPS", FileType(None, "a Photoshop file")),
     (b"OggS", FileType(None, "an Ogg file")),
-    (b"fLaC", FileType(None, "a FLAC sound")),
+    (b"fLaC", FileType(None, "FLAC audio")),
     (b"\x1aE\xdf\xa3", FileType(None, "a Matroska or WebM video")),
     (b"\x1f\x8b", FileType(None, "compressed with gzip")),
 )
@@ -69,11 +69,11 @@ _RIFF_TYPES = {
     b"WAVE": FileType(Kind.SOUND, "audio/wav"),
     b"AVI ": FileType(None, "an AVI video"),
 }
-#: brands of ISO media files that are images or sounds; all others are videos
+#: brands of ISO media files that are images or audio; all others are videos
 _BRANDS = {
     **dict.fromkeys((b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heim", b"heis"), "a HEIC image"),
     **dict.fromkeys((b"avif", b"avis"), "an AVIF image"),
-    **dict.fromkeys((b"M4A ", b"M4B "), "an M4A sound"),
+    **dict.fromkeys((b"M4A ", b"M4B "), "M4A audio"),
 }
 _OOXML = "application/vnd.openxmlformats-officedocument."
 #: Office documents by their ending: the bytes they begin with, and their MIME type
@@ -111,7 +111,7 @@ class ReadFile(NamedTuple):
 
 
 def file_type(content: bytes, name: str) -> FileType:
-    """Return what a file is by its first bytes. Its name only tells apart what has the same bytes."""
+    """Return what a file is by its first bytes. Its name only distinguishes types that begin with the same bytes."""
     head = content[:1024]
     for signature, type_ in _SIGNATURES:
         if head.startswith(signature):
@@ -209,7 +209,7 @@ _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?[^,]{0,200};base64,", re.IGNOR
 
 
 def compact(body: Any, files: tuple[str, ...] = ()) -> Any:
-    """Return a request body in which a short description stands for each image, document and sound in base64.
+    """Return a request body in which a short description stands for each image, document and audio recording in base64.
 
     A person reads the result, and it goes into logs and XComs.
 
@@ -254,7 +254,7 @@ def _format_size(size: int) -> str:
 def _accepted_types(endpoint: str) -> str:
     images = "PNG, JPEG, WebP and GIF images"
     if endpoint == CHAT:
-        return f"{endpoint} takes {images}, PDF documents, and WAV and MP3 sounds."
+        return f"{endpoint} takes {images}, PDF documents, and WAV and MP3 audio."
     return f"{endpoint} takes {images}, and PDF, Office and text documents."
 
 

@@ -108,7 +108,7 @@ def parse_root(argument: str, text: str) -> Location:
 def locate(root: Location, text: str) -> Location | None:
     """Return the file that a rendered path names, or None if it names no file: it is blank or only a folder.
 
-    The path may be relative to the root, or absolute: with the scheme, the bucket and, if it likes, the connection of
+    The path may be relative to the root, or absolute: with the scheme, the bucket and, optionally, the connection of
     the root.
 
     :raises UnusableFileError: if the file is not below the root.

@@ -31,7 +31,7 @@ _IMAGE_NAMES = {
 
 
 class FileHeader(msgspec.Struct, frozen=True):
-    """What the provider is told about a file."""
+    """What an upload states about a file."""
 
     name: str
     mime: str
@@ -51,7 +51,7 @@ class FileToUpload(msgspec.Struct, frozen=True):
 def with_references(body: bytes, count: int) -> tuple[bytes, list[FileToUpload]]:
     """Return a request body with references in place of its last `count` files, and these files.
 
-    Files that the endpoint takes in base64 only stay as they are: images and sounds in chat completions.
+    Files that the endpoint takes in base64 only stay as they are: images and audio in chat completions.
     """
     if not count:
         return body, []

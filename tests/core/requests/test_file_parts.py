@@ -66,7 +66,7 @@ def base64_of(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
 
-def test_chat_completions_takes_images_pdfs_and_sounds() -> None:
+def test_chat_completions_takes_images_pdfs_and_audio() -> None:
     url = f"data:image/png;base64,{base64_of(png())}"
     assert part(png(), "a.png", CHAT) == {"type": "image_url", "image_url": {"url": url}}
     assert part(png(), "a.png", CHAT, "low") == {"type": "image_url", "image_url": {"url": url, "detail": "low"}}
@@ -217,7 +217,7 @@ def test_the_tokens_of_files_are_estimated(endpoint: str, content: bytes, tokens
     assert estimate.input_tokens >= tokens
 
 
-def test_an_image_and_a_sound_are_estimated_by_their_content() -> None:
+def test_an_image_and_an_audio_file_are_estimated_by_their_content() -> None:
     small, large = (
         estimate_request(render({"id": 1, "photo": "a"}, png(size, size)).body, "gpt-5-mini").input_tokens
         for size in (64, 1024)
