@@ -100,6 +100,8 @@ class Home:
                 "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
                 "AIRFLOW__CORE__PARALLELISM": "4",
                 "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+                # On a busy laptop, the API server may need longer than the default of 5 s, which fails the task.
+                "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
             }
         )
 

@@ -136,8 +136,8 @@ def _with_default_templates(notifier: Any) -> Any:
 
 def _describe_error(context: Mapping[str, Any]) -> str:
     error = context.get("exception")
-    if error is None:
-        return "The task ended without an error, so its worker was probably killed. Its log may say why."
+    if error is None:  # Airflow passes errors to callbacks from 3.3 on, and has none if the worker was killed
+        return "See the log of the task. If it does not say why, the worker was probably killed."
     if isinstance(error, BaseException) and type(error).__name__ != "AirflowFailException":
         return f"{type(error).__name__}: {error}"
     return str(error)

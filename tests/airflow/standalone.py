@@ -30,6 +30,8 @@ _PACE = {
     "AIRFLOW__CORE__PARALLELISM": "1",
     "AIRFLOW__CORE__DEFAULT_POOL_TASK_SLOT_COUNT": "1",
     "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "2",
+    # On a busy machine, the API server may need longer than the default of 5 s, which fails the task.
+    "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
     # Without a Fernet key, trigger arguments are stored as plain text, so tests can read them.
     "AIRFLOW__CORE__FERNET_KEY": "",
     "AIRFLOW__OPENAI_BATCH__POLL_INTERVAL": "1",

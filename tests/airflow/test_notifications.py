@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,6 +18,8 @@ from tests.airflow.test_ceiling import JOB as JOB_THAT_EXCEEDS_ITS_CEILING
 from tests.airflow.test_task_groups import ARGUMENTS, new_dag
 
 KEY = "sk-very-secret-0123456789"
+#: whether Airflow tells the callbacks of a task why it failed
+PASSES_ERRORS = tuple(map(int, version("apache-airflow-core").split(".")[:2])) >= (3, 3)
 
 
 @pytest.fixture
@@ -73,8 +76,7 @@ def test_a_job_that_fails_before_it_exists_is_told_once_although_it_is_retried(
 
     (message,) = messages
     assert (message.state, message.subject) == ("failed", f"{dag.dag_id}.batch_job.submit failed")
-    assert "Error: AbsentTableError: " in message.text
-    assert "absent" in message.error
+    assert ("Error: AbsentTableError: " if PASSES_ERRORS else "Error: See the log of the task. ") in message.text
     assert message.url.startswith(f"http://localhost:8080/dags/{dag.dag_id}/runs/")
     assert (message.outcomes, message.cost) == ({}, "unknown")
 
@@ -98,7 +100,7 @@ def test_a_job_with_too_many_failed_rows_is_told_with_its_outcomes_and_what_to_d
     assert message.state == "failed"
     assert message.outcomes == {"succeeded": 2, "failed": 1}
     assert message.text.startswith(f"{dag.dag_id}.batch_job.land failed.\nRun: ")
-    assert "Error: TooManyFailuresError: " in message.text
+    assert ("Error: TooManyFailuresError: " if PASSES_ERRORS else "Error: See the log of the task. ") in message.text
     assert "\nNext: " in message.text
     assert "/batch/job/" in message.url
 
@@ -217,7 +219,7 @@ def test_a_task_whose_worker_was_killed_is_told_as_failed(messages: list[Any], r
 
     (message,) = messages
     assert message.state == "failed"
-    assert "its worker was probably killed" in message.error
+    assert "the worker was probably killed" in message.error
 
 
 @pytest.mark.parametrize(
