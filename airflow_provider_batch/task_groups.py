@@ -79,8 +79,8 @@ def batch_job(**arguments: Any) -> Any:
     the users who may approve, as `assigned_users` of `ApprovalOperator`; by default everyone who may respond to
     required actions of the DAG.
 
-    With `notify`, people are told when the job has landed, when a budget withheld rows of it, and when one of its tasks
-    failed. It takes a notifier of Airflow, such as `SmtpNotifier(to="me@example.com")`, or several; see
+    With `notify`, a notification is sent when the job has landed, when a budget withheld rows of it, and when one of
+    its tasks failed. It takes a notifier of Airflow, such as `SmtpNotifier(to="me@example.com")`, or several; see
     `BatchJobNotifier`.
 
     Pass arguments that every Airflow task has to all three tasks with

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import msgspec
-from airflow.providers.common.compat.sdk import ObjectStoragePath
+from airflow.providers.common.compat.sdk import AirflowException, ObjectStoragePath
 from fsspec.compression import compr
 from fsspec.utils import infer_compression
 
@@ -165,6 +165,8 @@ def find_files(address: str) -> list[File]:
             f"rows: This Airflow installation cannot open {address!r}: {error}. Install the provider of its object "
             "store, such as apache-airflow-providers-amazon[s3fs] for s3://. Nothing was uploaded."
         ) from error
+    except AirflowException as error:  # such as a connection that does not exist
+        raise InputError(f"rows: Cannot open {address!r}: {error}. Nothing was uploaded.") from error
 
     def file_at(name: str) -> File:
         return File(filesystem, name, filesystem.unstrip_protocol(name))

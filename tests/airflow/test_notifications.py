@@ -41,7 +41,7 @@ def record(messages: list[Any]) -> Callable[[Any], None]:
 
 
 @pytest.mark.usefixtures("_warehouse")
-def test_people_are_told_by_mail_what_landed_and_what_it_cost(mails: list[Any]) -> None:
+def test_a_mail_says_what_landed_and_what_it_cost(mails: list[Any]) -> None:
     from airflow.providers.smtp.notifications.smtp import SmtpNotifier
 
     from airflow_provider_batch.task_groups import batch_job
@@ -60,7 +60,7 @@ def test_people_are_told_by_mail_what_landed_and_what_it_cost(mails: list[Any]) 
 
 
 @pytest.mark.usefixtures("_warehouse")
-def test_a_job_that_fails_before_it_exists_is_told_once_although_it_is_retried(
+def test_a_job_that_fails_before_it_exists_is_reported_once_although_it_is_retried(
     messages: list[Any], record: Callable[[Any], None]
 ) -> None:
     from datetime import timedelta
@@ -82,7 +82,7 @@ def test_a_job_that_fails_before_it_exists_is_told_once_although_it_is_retried(
 
 
 @pytest.mark.usefixtures("_warehouse")
-def test_a_job_with_too_many_failed_rows_is_told_with_its_outcomes_and_what_to_do(
+def test_a_job_with_too_many_failed_rows_is_reported_with_its_outcomes_and_what_to_do(
     messages: list[Any], record: Callable[[Any], None]
 ) -> None:
     from airflow_provider_batch.task_groups import batch_job
@@ -106,7 +106,7 @@ def test_a_job_with_too_many_failed_rows_is_told_with_its_outcomes_and_what_to_d
 
 
 @pytest.mark.usefixtures("_warehouse")
-def test_rows_that_a_budget_withheld_are_told_although_the_task_succeeded(
+def test_rows_that_a_budget_withheld_are_reported_although_the_task_succeeded(
     messages: list[Any], record: Callable[[Any], None], faulty_server: LocalServer
 ) -> None:
     from airflow_provider_batch.task_groups import batch_job
@@ -163,7 +163,7 @@ def test_a_notification_that_cannot_be_sent_does_not_fail_the_task() -> None:
 
 
 @pytest.mark.usefixtures("_warehouse")
-def test_the_end_of_a_job_is_told_although_its_folder_is_gone(
+def test_the_end_of_a_job_is_reported_although_its_folder_is_gone(
     messages: list[Any], record: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from airflow.sdk import task
@@ -213,7 +213,9 @@ def test_a_secret_in_an_error_is_masked_and_its_control_characters_are_removed(
     assert len(message.text) < 2_000
 
 
-def test_a_task_whose_worker_was_killed_is_told_as_failed(messages: list[Any], record: Callable[[Any], None]) -> None:
+def test_a_task_whose_worker_was_killed_is_reported_as_failed(
+    messages: list[Any], record: Callable[[Any], None]
+) -> None:
     # The DAG processor calls the callback then, without an exception and without a state.
     BatchJobNotifier(record)(context_of(None, task_state="None"))
 

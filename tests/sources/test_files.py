@@ -262,3 +262,17 @@ def test_a_source_that_is_left_early_closes_its_file(write: Write) -> None:
             rows: Any = iter(source)
             next(rows)
             rows.close()
+
+
+def test_a_connection_that_does_not_exist_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.sdk import ObjectStoragePath
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    def open_store(path: ObjectStoragePath) -> object:
+        # the filesystems that look up a connection come from providers that are not installed here
+        raise AirflowNotFoundException("The conn_id `absent` isn't defined")
+
+    monkeypatch.setattr(ObjectStoragePath, "fs", property(open_store))
+
+    with pytest.raises(InputError, match=r"rows: Cannot open 'memory://absent@bucket/a\.csv': The conn_id `absent`"):
+        read("memory://absent@bucket/a.csv")
