@@ -45,7 +45,7 @@ ERROR_COUNTS = {
     "WHERE r.custom_id IS NULL",
     "duplicated": f"SELECT count(*) - count(DISTINCT custom_id) FROM {TABLE}",
     "wrong key": f"SELECT count(*) FROM {TABLE} r LEFT JOIN tickets t ON r.custom_id = 'ticket-' || t.id "
-    "WHERE t.id IS NULL OR t.id <> r.id",
+    "WHERE t.id IS NULL OR CAST(t.id AS text) <> CAST(r.id AS text)",  # CSV has no numbers
     "not succeeded": f"SELECT count(*) FROM {TABLE} WHERE outcome <> 'succeeded'",
 }
 
