@@ -90,7 +90,7 @@ def prepare_reader(kind: str, count: int, file: str) -> Callable[[], Any]:
 
 
 def file_of(kind: str, rows: int, folder: Path) -> Path | None:
-    """Return a file in the folder with the tickets, which is written if it does not exist. None if it is no file."""
+    """Return a file with the tickets, which is written if it does not exist, or None if the kind is not a file."""
     ending = kind.partition("-")[0]
     if ending not in ("jsonl", "csv", "parquet"):
         return None

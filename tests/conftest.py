@@ -59,7 +59,7 @@ settings.load_profile("untimed")
 class _OneAirflowAtATime(LoadFileScheduling):  # type: ignore[misc]  # xdist is not typed
     """Gives each test file to one worker, and all files that start a whole Airflow to the same one.
 
-    Several Airflows at once are too much for a machine with two cores: their API servers and triggerers time out.
+    Several Airflows at the same time are too much for two cores: their API servers and triggerers time out.
     """
 
     def _split_scope(self, nodeid: str) -> str:

@@ -107,7 +107,7 @@ class BatchJobNotifier(BaseNotifier):
             address = ti.xcom_pull(key=LEDGER_KEY)
             ledger = open_ledger(open_folder(address)) if address else None
             return (summarize(ledger), None) if ledger else (None, None)
-        except Exception as error:  # People are told about the end of the task in any case.
+        except Exception as error:  # The end of the task is reported in any case.
             self.log.warning("Cannot read the job for its notification.", exc_info=True)
             return None, f"The job cannot be read ({type(error).__name__})."
 

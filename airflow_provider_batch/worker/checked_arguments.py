@@ -123,7 +123,7 @@ def _combinations(mapped: MappedOperator, expand_input: Any) -> Iterator[dict[st
     """
 
     def at_run_time(name: str) -> dict[str, Any]:
-        # the constructor sees only the resolved values of arguments that are no template fields
+        # the constructor sees only the resolved values of arguments that are not template fields
         return {name: MappedArgument(input=expand_input, key=name)} if name in mapped.template_fields else {}
 
     if not isinstance(expand_input, DictOfListsExpandInput):

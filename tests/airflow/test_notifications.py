@@ -1,4 +1,4 @@
-"""What people are told when a job ends: by mail, over HTTP, and by a notifier of their own."""
+"""What a notification says when a job ends: by mail, over HTTP, and with a function of the author."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from airflow_provider_batch.hooks.guard import RedirectError
 
 #: timeout of one call, in seconds
 TIMEOUT = 6.0
-#: largest difference between the clocks of the server and of this machine that is no problem, in seconds
+#: largest difference between the clocks of the server and of this machine that does not matter, in seconds
 MAX_SKEW = 60
 _CERTIFICATES_FIX = (
     "If a proxy or the server has certificates of your company, set SSL_CERT_FILE to a file that contains its CA."

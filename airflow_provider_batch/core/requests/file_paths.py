@@ -19,7 +19,7 @@ from airflow_provider_batch.exceptions import InputError
 LOCAL = "file"
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<target>.*)", re.DOTALL)
 _REMOTE_SCHEMES = ("http", "https", "ftp", "ftps", "data")
-#: how often an encoded path is decoded in search of `..`
+#: how many times an encoded path is decoded in search of `..`
 _MAX_DECODINGS = 5
 
 
