@@ -322,7 +322,7 @@ def test_a_folder_that_is_not_mounted_fails_the_task(warehouse: Path, server: Lo
     result = run_job(files=f"{tmp_path}/nfs/{{{{ row.body }}}}", prompt="Describe it.")
 
     assert type(result.errors["submit"]).__name__ == "FileStoreError"
-    assert f"cannot read file://{tmp_path}/nfs/a.png: FileNotFoundError" in result.error()
+    assert f"Cannot read file://{tmp_path}/nfs/a.png: FileNotFoundError" in result.error()
 
 
 def test_a_file_or_a_request_that_is_too_large_costs_its_row(
