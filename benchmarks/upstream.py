@@ -25,15 +25,17 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from openai import AsyncOpenAI, OpenAI
-from openai.types import Batch
 
 from airflow_provider_batch.local.process import LocalServer
 from airflow_provider_batch.local.upstream_options import CONCURRENCY, normalize_base_url
 from benchmarks.measure import Figure, measure_time, report
+
+if TYPE_CHECKING:
+    from openai.types import Batch
 
 CHAT, RESPONSES, EMBEDDINGS = "/v1/chat/completions", "/v1/responses", "/v1/embeddings"
 ENDED_STATUSES = ("completed", "failed", "expired", "cancelled")

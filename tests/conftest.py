@@ -9,15 +9,17 @@ import sys
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytest
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadFileScheduling
 
 from airflow_provider_batch.demo.home import dags_folder
 from tests.mysql import mysql_database, mysql_server
 from tests.postgres import postgres_database, postgres_server
+
+if TYPE_CHECKING:
+    import pytest
 
 pytest_plugins = ["airflow_provider_batch.testing"]
 

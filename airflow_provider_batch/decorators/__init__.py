@@ -13,16 +13,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from functools import update_wrapper, wraps
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from airflow.sdk import BaseOperator, TaskGroup, task_group
-from airflow.sdk.bases.decorator import Task
 from airflow.sdk.definitions.context import KNOWN_CONTEXT_KEYS
 
 from airflow_provider_batch.core.arguments import parse_mapping, shorten
 from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.sources.function import FunctionCall
 from airflow_provider_batch.task_groups import JOB_ARGUMENTS, create_job
+
+if TYPE_CHECKING:
+    from airflow.sdk.bases.decorator import Task
 
 __all__ = ["openai_batch_task"]
 

@@ -9,14 +9,17 @@ from contextlib import closing
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from airflow_provider_batch.core.formatting import format_count, format_usd
 from airflow_provider_batch.core.pricing.prices import Prices, Usage
 from airflow_provider_batch.demo.home import DemoError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 #: number of tickets that the DAG's query selects: all except the one without text
 TICKET_COUNT_SQL = "SELECT count(*) FROM tickets WHERE trim(title || body) <> ''"

@@ -8,13 +8,15 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.markup import escape
 
 from airflow_provider_batch.core.formatting import format_count, format_usd_range
 from airflow_provider_batch.demo.home import DemoError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 #: text to print for each state of a task
 _STATES = {

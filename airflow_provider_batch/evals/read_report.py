@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
-
-from airflow.providers.common.sql.hooks.sql import DbApiHook
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_batch.evals import plots
 from airflow_provider_batch.evals.costs import COSTS, cost_rows
@@ -32,6 +30,9 @@ from airflow_provider_batch.evals.tables import ALL_CASES
 from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.warehouse.read import read_rows
 from airflow_provider_batch.warehouse.replaced_tables import ReplacedTables, Replacement
+
+if TYPE_CHECKING:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 #: maximum number of tags in a model's list of worse cases by tag
 _MAX_TAGS = 8

@@ -6,9 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
-
-from airflow.providers.common.sql.hooks.sql import DbApiHook
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_batch.evals import tables
 from airflow_provider_batch.evals.cases import Case, read_cases
@@ -21,6 +19,9 @@ from airflow_provider_batch.warehouse.dialects.registry import dialect_of
 from airflow_provider_batch.warehouse.naming import split_table
 from airflow_provider_batch.warehouse.read import read_rows
 from airflow_provider_batch.warehouse.replaced_tables import ReplacedTables, Replacement
+
+if TYPE_CHECKING:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 
 def load_cases(hook: DbApiHook, sql: str) -> list[Case]:

@@ -15,15 +15,13 @@ import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import httpx2
 import openai
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, conf
 from airflow.providers.openai.hooks.openai import OpenAIHook
-from openai.types import FilePurpose
 
-from airflow_provider_batch.core.ledger.records import Failure
 from airflow_provider_batch.core.lifecycle.canary_verdict import DEFAULT_REQUESTS as DEFAULT_CANARY
 from airflow_provider_batch.core.lifecycle.failures import classify_refusal, is_account_failure
 from airflow_provider_batch.core.lifecycle.shared_budget import SharedBudget, parse_connection_budget
@@ -40,7 +38,16 @@ from airflow_provider_batch.core.provider.limits import Limits, read_limits
 from airflow_provider_batch.core.provider.retry_after import parse_retry_after
 from airflow_provider_batch.core.provider.uploaded_file import read_file_id
 from airflow_provider_batch.exceptions import AwayError, BrokenDownloadError, CapacityError, InputError, ProviderError
+from airflow_provider_batch.hooks.calls import (
+    SYNCHRONOUS_TIMEOUT,
+    CreateRefusedError,
+    CreateUnconfirmedError,
+    SynchronousResponse,
+)
 from airflow_provider_batch.hooks.guard import RedirectError, guard_client
+
+if TYPE_CHECKING:
+    from openai.types import FilePurpose
 
 __all__ = ["BatchHook"]
 
@@ -50,8 +57,6 @@ _CLIENT_ARGUMENTS = frozenset(
 )
 #: timeout for `batches.create`, the call that costs money, in seconds
 CREATE_TIMEOUT = 60.0
-#: Timeout for one synchronous request, in seconds. Slower rows go to a batch, which has no such limit.
-SYNCHRONOUS_TIMEOUT = 120.0
 #: batches per page of a list, the most that OpenAI allows
 _PAGE_SIZE = 100
 #: timeout for the test of a connection, in seconds
@@ -69,36 +74,6 @@ _NO_ANSWER = (openai.OpenAIError, ValueError, RecursionError)
 _ABANDONED_STATUSES = frozenset({408, 504, 520, 524})
 #: causes of an error that occurred before the request was sent
 _NOT_CONNECTED = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
-
-
-class SynchronousResponse(NamedTuple):
-    """Result of one synchronous request."""
-
-    #: HTTP status; 0 if there was no answer
-    status: int
-    request_id: str
-    #: body of the answer, unparsed; if there was no answer, a description of what happened
-    body: bytes
-    #: the provider's error code
-    code: str | None = None
-    #: seconds that the provider asks us to wait before a retry
-    retry_after: float | None = None
-    #: whether the request may have been billed although there is no answer
-    may_be_billed: bool = False
-
-
-class CreateRefusedError(Exception):
-    """Raised when the provider refused to create a batch: no batch exists."""
-
-    def __init__(self, failure: Failure, message: str, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.failure, self.message = failure, message
-        #: seconds that the provider asks us to wait before a retry; None if it does not say
-        self.retry_after = retry_after
-
-
-class CreateUnconfirmedError(Exception):
-    """Raised when it is unknown whether a batch was created, because there was no usable answer."""
 
 
 class BatchHook(OpenAIHook):
@@ -572,11 +547,6 @@ def _as_sentence(problem: str) -> str:
 def is_already_ended(error: Exception) -> bool:
     """Return whether the answer to a cancel says that the batch had already ended (HTTP 409)."""
     return isinstance(error, openai.ConflictError)
-
-
-def is_key_refused(error: ProviderError) -> bool:
-    """Return whether a call failed because the provider refused the key itself (HTTP 401)."""
-    return isinstance(error.__cause__, openai.AuthenticationError)
 
 
 def _was_sent(error: openai.OpenAIError) -> bool:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseOperator
 from airflow.sdk.definitions.param import DagParam
 from jinja2 import TemplateError
 
@@ -23,6 +22,9 @@ from airflow_provider_batch.core.ledger.job import Manifest
 from airflow_provider_batch.exceptions import InputError, ResultsTableError
 from airflow_provider_batch.operators.results import BatchResultsOperator
 from airflow_provider_batch.sensors.batch import COLLECT, BatchSensor
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseOperator
 
 #: names of templates that mean something else in each task
 _TASK_NAMES = re.compile(r"\b(ti|task|task_instance|task_instance_key_str|inlets|outlets)\b")

@@ -58,7 +58,7 @@ from airflow_provider_batch.core.requests.preview import render_preview
 from airflow_provider_batch.core.requests.render import RequestSpec, check
 from airflow_provider_batch.core.schema.author_schema import author_schema, strict_schema
 from airflow_provider_batch.exceptions import InputError, JobHeldError
-from airflow_provider_batch.hooks.batch import BatchHook
+from airflow_provider_batch.hooks.open import open_hook
 from airflow_provider_batch.links.batch import BatchJobLink
 from airflow_provider_batch.operators.landings import check_landings, check_waits, landing_tables, results_connection
 from airflow_provider_batch.sources.open import ResolvedRows, check_rows, has_templates
@@ -82,6 +82,8 @@ from airflow_provider_batch.worker.task_context import job_key, row_context, to_
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from airflow_provider_batch.hooks.batch import BatchHook
 
 #: arguments that Airflow resolves but does not render, because they are rendered once per row
 ROW_ARGUMENTS = ("custom_id", "model", "system", "prompt", "files", "body", "request", "output_schema")
@@ -457,7 +459,7 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
         parse_templated(self, _TEMPLATED)
         self._check_source()
         check_waits(self, context)
-        hook = BatchHook(conn_id=self.openai_conn_id)
+        hook = open_hook(self.openai_conn_id)
         source = self._source(context, hook)
         if self.preview:
             return self._preview(context, source, hook)

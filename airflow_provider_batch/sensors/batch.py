@@ -29,7 +29,7 @@ from airflow_provider_batch.core.lifecycle.summary import summarize, wait_result
 from airflow_provider_batch.core.provider.lane import Lane
 from airflow_provider_batch.core.sealing.final_pass import DEFAULT_ROWS
 from airflow_provider_batch.exceptions import InputError, JobHeldError
-from airflow_provider_batch.hooks.batch import BatchHook
+from airflow_provider_batch.hooks.open import open_hook
 from airflow_provider_batch.links.batch import BatchJobLink
 from airflow_provider_batch.triggers.batch import ATTEMPT_KEY, MAX_BATCHES, MAX_REFUSALS, BatchTrigger
 from airflow_provider_batch.worker.airflow_arguments import parse_job
@@ -44,6 +44,8 @@ from airflow_provider_batch.worker.synchronous import find_flex_models
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from airflow_provider_batch.hooks.batch import BatchHook
 
 __all__ = ["BatchSensor"]
 
@@ -249,7 +251,7 @@ class BatchSensor(CheckedMapping, NamedByMapping, BaseSensorOperator):
         ledger.add(TaskStarted(Task.WAIT, context["ti"].max_tries, now))
         if is_start:
             self._set_deadline(context, ledger, now)
-        hook = BatchHook(conn_id=ledger.manifest.openai_conn_id)
+        hook = open_hook(ledger.manifest.openai_conn_id)
         policy = self._policy(ledger, hook, now)
         if is_start and self.at_deadline == FLEX and not policy.has_flex:
             self.log.warning(

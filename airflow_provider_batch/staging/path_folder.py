@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-
-from airflow.providers.common.compat.sdk import ObjectStoragePath
+from typing import TYPE_CHECKING
 
 from airflow_provider_batch.exceptions import StagingError
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 log = logging.getLogger(__name__)
 

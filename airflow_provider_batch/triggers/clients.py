@@ -13,11 +13,13 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from openai import AsyncOpenAI
-
 from airflow_provider_batch.hooks.batch import BatchHook
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
 
 #: seconds after which a client is rebuilt
 MAX_AGE = 15 * 60.0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException, BaseHook
-from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.exceptions import WarehouseConnectionError
+
+if TYPE_CHECKING:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 
 def sql_hook(conn_id: str) -> DbApiHook:
@@ -18,6 +20,9 @@ def sql_hook(conn_id: str) -> DbApiHook:
     Raises WarehouseConnectionError if the connection does not exist, if no installed provider knows its type, or
     if its hook is not a `DbApiHook`.
     """
+    # takes long to import, and parsing a DAG file does not need it
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
+
     try:
         connection: Any = BaseHook.get_connection(conn_id)
     except AirflowNotFoundException:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
-
-from airflow.providers.common.sql.hooks.sql import DbApiHook
+from typing import TYPE_CHECKING, Protocol
 
 from airflow_provider_batch.exceptions import AbsentTableError, BatchError, WarehouseError
 from airflow_provider_batch.warehouse.dialects import registry
 from airflow_provider_batch.warehouse.dialects.base import ErrorPattern, ErrorPatterns
 from airflow_provider_batch.warehouse.dialects.generic import GENERIC
 from airflow_provider_batch.warehouse.dialects.registry import driver_of
+
+if TYPE_CHECKING:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 #: ends the error message of a failed landing
 NOTHING_COMMITTED = "Nothing from this landing was committed."

@@ -11,16 +11,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
-from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.warehouse.dialects.registry import dialect_of
 from airflow_provider_batch.warehouse.drivers.base import RowReader, to_tuple
 from airflow_provider_batch.warehouse.errors import NOTHING_UPLOADED, translate_errors
 from airflow_provider_batch.warehouse.naming import duplicate_names
+
+if TYPE_CHECKING:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 #: rows held in memory at a time
 CHUNK_ROWS = 2000

@@ -10,16 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
-from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.core.schema.columns import Column
 from airflow_provider_batch.exceptions import ResultsTableError
 from airflow_provider_batch.warehouse import naming
 from airflow_provider_batch.warehouse.dialects.registry import dialect_of
 from airflow_provider_batch.warehouse.errors import is_absent_table, message_of, translate_errors
+
+if TYPE_CHECKING:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 _NOTHING_WRITTEN = "Nothing was written."
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator
-from typing import Any
-
-from airflow.providers.common.sql.hooks.sql import DbApiHook
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_batch.exceptions import AbsentTableError, InputError, ResultsTableError, WarehouseError
 from airflow_provider_batch.warehouse.dialects.registry import dialect_of
 from airflow_provider_batch.warehouse.errors import NOTHING_UPLOADED, translate_errors
 from airflow_provider_batch.warehouse.naming import spellings, split_table
 from airflow_provider_batch.warehouse.read import read_rows
+
+if TYPE_CHECKING:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 log = logging.getLogger(__name__)
 

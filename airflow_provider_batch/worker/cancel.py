@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from airflow_provider_batch.core.ledger.ledger import Ledger
 from airflow_provider_batch.core.lifecycle.cancelling import cancel_record, cancel_steps
 from airflow_provider_batch.core.lifecycle.steps import Cancel
 from airflow_provider_batch.core.provider.batch import BatchView
 from airflow_provider_batch.exceptions import ProviderError
-from airflow_provider_batch.hooks.batch import BatchHook
 from airflow_provider_batch.worker.parallel import run_concurrently
+
+if TYPE_CHECKING:
+    from airflow_provider_batch.hooks.batch import BatchHook
 
 
 def cancel_job(

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial, wraps
-from typing import Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec
 
-from airflow.providers.common.compat.sdk import MappedOperator
 from airflow.sdk.definitions._internal.expandinput import DictOfListsExpandInput, MappedArgument
 from airflow.sdk.definitions.mappedoperator import OperatorPartial
 
@@ -19,6 +18,9 @@ from airflow_provider_batch.core.arguments import is_runtime_value
 from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.worker.airflow_arguments import check_mapped_job
 from airflow_provider_batch.worker.argument_names import parameter_names, refuse_unknown, register
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import MappedOperator
 
 P = ParamSpec("P")
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from math import log
+from typing import TYPE_CHECKING
 
 import msgspec
 from tenacity import RetryCallState, retry, retry_if_exception_type, stop_after_attempt
@@ -37,9 +38,11 @@ from airflow_provider_batch.core.pricing.prices import Prices
 from airflow_provider_batch.core.provider.batch import BatchView, Status
 from airflow_provider_batch.core.schema.judge import SchemaJudge
 from airflow_provider_batch.exceptions import BrokenDownloadError, ProviderError
-from airflow_provider_batch.hooks.batch import BatchHook
 from airflow_provider_batch.worker.log import Log
 from airflow_provider_batch.worker.parallel import run_concurrently
+
+if TYPE_CHECKING:
+    from airflow_provider_batch.hooks.batch import BatchHook
 
 #: uploads or downloads at the same time; each file is streamed, so this limits connections rather than memory
 MAX_CONCURRENT_TRANSFERS = 4

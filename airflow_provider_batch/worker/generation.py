@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import msgspec
 from airflow.triggers.base import BaseTrigger
@@ -29,7 +30,7 @@ from airflow_provider_batch.core.lifecycle.generation import Action, Decision, c
 from airflow_provider_batch.core.provider.limits import Limits, describe_limits
 from airflow_provider_batch.core.sealing.reuse_generation import PreviousGeneration
 from airflow_provider_batch.exceptions import InputError
-from airflow_provider_batch.hooks.batch import BatchHook
+from airflow_provider_batch.hooks.open import open_hook
 from airflow_provider_batch.sources.source import RowSource
 from airflow_provider_batch.warehouse.reused_table import ReusedTable
 from airflow_provider_batch.worker.build import Build, Plan, build, check_budget
@@ -37,6 +38,9 @@ from airflow_provider_batch.worker.cancel import cancel_job
 from airflow_provider_batch.worker.lessons import load_lessons
 from airflow_provider_batch.worker.log import Log
 from airflow_provider_batch.worker.seal_log import log_build
+
+if TYPE_CHECKING:
+    from airflow_provider_batch.hooks.batch import BatchHook
 
 
 @dataclass(frozen=True)
@@ -194,5 +198,5 @@ def _describe_ceiling(ceiling: float | None) -> str:
 def cancel_earlier(ledger: Ledger, log: Log) -> None:
     """Cancel the batches of generations whose answers are no longer needed, because every row was resubmitted."""
     for earlier in earlier_lineages(ledger.folder, ledger.manifest):
-        hook = BatchHook(conn_id=earlier.manifest.openai_conn_id)
+        hook = open_hook(earlier.manifest.openai_conn_id)
         cancel_job(earlier, hook, RESUBMITTED, log.warning)

@@ -24,7 +24,7 @@ from typing import Any
 
 from airflow_provider_batch.core.ledger.ledger import Ledger
 from airflow_provider_batch.core.ledger.records import KILLED
-from airflow_provider_batch.hooks.batch import BatchHook
+from airflow_provider_batch.hooks.open import open_hook
 from airflow_provider_batch.worker.cancel import cancel_job
 from airflow_provider_batch.worker.log import Log
 from airflow_provider_batch.worker.task_state import is_stopped, task_state
@@ -97,7 +97,7 @@ def _cancel_live(find_ledger: Callable[[], Ledger | None], log: Log) -> None:
     try:
         ledger = find_ledger()
         if ledger is not None:
-            hook = BatchHook(conn_id=ledger.manifest.openai_conn_id)
+            hook = open_hook(ledger.manifest.openai_conn_id)
             cancel_job(ledger, hook, KILLED, log.warning, concurrency=MAX_CONCURRENT_CANCELS)
     except Exception as error:  # noqa: BLE001  # the task ends anyway; a clear finds the batches again
         log.warning("Could not cancel the batches (%s: %s). They may keep running.", type(error).__name__, error)

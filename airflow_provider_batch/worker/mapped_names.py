@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseOperator
 from airflow.sdk.definitions._internal.expandinput import DictOfListsExpandInput
 from airflow.sdk.definitions.context import KNOWN_CONTEXT_KEYS
 from airflow.sdk.definitions.taskgroup import MappedTaskGroup, TaskGroup
@@ -20,6 +19,9 @@ from jinja2.meta import find_undeclared_variables
 
 from airflow_provider_batch.core.arguments import check_syntax, is_runtime_value
 from airflow_provider_batch.exceptions import InputError
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseOperator
 
 #: longest name that Airflow's database can hold
 MAX_NAME = 250

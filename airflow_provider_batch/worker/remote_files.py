@@ -9,7 +9,7 @@ from airflow_provider_batch.core.ledger.ledger import Ledger
 from airflow_provider_batch.core.ledger.records import FilesDeleted
 from airflow_provider_batch.core.ledger.state import Phase
 from airflow_provider_batch.exceptions import BatchError
-from airflow_provider_batch.hooks.batch import BatchHook
+from airflow_provider_batch.hooks.open import open_hook
 from airflow_provider_batch.worker.log import Log
 from airflow_provider_batch.worker.uploaded_files import UploadedFiles
 
@@ -25,7 +25,7 @@ def delete_remote_files(ledger: Ledger, log: Log) -> None:
         return
     state, deleted_count = ledger.state(), 0
     try:
-        hook = BatchHook(conn_id=ledger.manifest.openai_conn_id)
+        hook = open_hook(ledger.manifest.openai_conn_id)
         hook.check()
         for shard in state.shards.values():
             # a shard that may still be retried needs its input file

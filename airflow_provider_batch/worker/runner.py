@@ -22,6 +22,7 @@ from decimal import Decimal
 from functools import cached_property
 from itertools import groupby
 from tempfile import TemporaryFile
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -81,12 +82,7 @@ from airflow_provider_batch.exceptions import (
     ProviderError,
     StoppedError,
 )
-from airflow_provider_batch.hooks.batch import (
-    BatchHook,
-    CreateRefusedError,
-    CreateUnconfirmedError,
-    is_key_refused,
-)
+from airflow_provider_batch.hooks.calls import CreateRefusedError, CreateUnconfirmedError, is_key_refused
 from airflow_provider_batch.worker import synchronous
 from airflow_provider_batch.worker.cancel import cancel_batches
 from airflow_provider_batch.worker.collect import MAX_CONCURRENT_TRANSFERS, Collector
@@ -95,6 +91,9 @@ from airflow_provider_batch.worker.parallel import run_concurrently
 from airflow_provider_batch.worker.reseal import Resealer
 from airflow_provider_batch.worker.shared_budgets import SharedBudgets, shared_budgets_of
 from airflow_provider_batch.worker.uploaded_files import MAX_CONCURRENT_UPLOADS, UploadedFiles
+
+if TYPE_CHECKING:
+    from airflow_provider_batch.hooks.batch import BatchHook
 
 #: delay before a failed cancel request is repeated
 CANCEL_RETRY_DELAY = timedelta(seconds=60)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
+from typing import TYPE_CHECKING
 
 from airflow_provider_batch.core.ledger.ledger import Ledger
 from airflow_provider_batch.core.ledger.state import JobState
@@ -26,9 +27,11 @@ from airflow_provider_batch.core.lifecycle.shared_budget import (
     apply_changes,
     period_at,
 )
-from airflow_provider_batch.hooks.batch import BatchHook
 from airflow_provider_batch.staging.layout import budget_folder, staging_root
 from airflow_provider_batch.worker.budget_log import BudgetLog
+
+if TYPE_CHECKING:
+    from airflow_provider_batch.hooks.batch import BatchHook
 
 
 class SharedBudgets:

@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -35,8 +35,11 @@ from airflow_provider_batch.core.provider.lane import FLEX_ENDPOINTS, SERVICE_TI
 from airflow_provider_batch.core.requests.uploaded_files import with_file_ids
 from airflow_provider_batch.core.sealing.final_pass import FINAL_PASS_CONCURRENCY
 from airflow_provider_batch.exceptions import StoppedError
-from airflow_provider_batch.hooks.batch import SYNCHRONOUS_TIMEOUT, BatchHook, SynchronousResponse
+from airflow_provider_batch.hooks.calls import SYNCHRONOUS_TIMEOUT, SynchronousResponse
 from airflow_provider_batch.worker.uploaded_files import UploadedFiles
+
+if TYPE_CHECKING:
+    from airflow_provider_batch.hooks.batch import BatchHook
 
 
 class Tries(NamedTuple):

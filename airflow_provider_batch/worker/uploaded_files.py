@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from io import BytesIO
 from threading import Lock
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.requests.uploaded_files import UPLOADS, FileHeader, FileToUpload
 from airflow_provider_batch.exceptions import StagingError
-from airflow_provider_batch.hooks.batch import BatchHook
+
+if TYPE_CHECKING:
+    from airflow_provider_batch.hooks.batch import BatchHook
 
 #: files that are uploaded at the same time for one input file
 MAX_CONCURRENT_UPLOADS = 8

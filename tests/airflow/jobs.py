@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import openai
-from openai.types import Batch, BatchRequestCounts
 
 from airflow_provider_batch.local.process import LocalServer
+
+if TYPE_CHECKING:
+    from openai.types import Batch, BatchRequestCounts
 
 #: A ticket: id, title, body and label.
 Ticket = tuple[Any, ...]

@@ -6,15 +6,17 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import openai
 import pytest
 from pydantic import BaseModel
 
 from airflow_provider_batch.exceptions import InputError, SchemaError
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.jobs import Ticket, query, run_dag, run_job, submit_arguments
+
+if TYPE_CHECKING:
+    import openai
 
 ROWS = [("T-1", "One", "first", "a"), ("T-2", "Two", "second", "b"), ("T-3", "Three", "third", "c")]
 

@@ -6,14 +6,16 @@ import asyncio
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import openai
 import pytest
 
 from airflow_provider_batch.exceptions import InputError, ProviderError
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.jobs import run_job
+
+if TYPE_CHECKING:
+    import openai
 
 KEY = "sk-proj-0123456789abcdef"
 

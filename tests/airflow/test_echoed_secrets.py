@@ -79,7 +79,7 @@ ANSWERS = {
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_no_error_shows_a_secret(scripted: Serve, call: Callable[[Any], Any], answer: bytes) -> None:
-    from airflow_provider_batch.hooks.batch import CreateRefusedError, CreateUnconfirmedError
+    from airflow_provider_batch.hooks.calls import CreateRefusedError, CreateUnconfirmedError
 
     with (
         scripted(answer) as (server, hook),

@@ -8,9 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import openai
 import pytest
 
 from airflow_provider_batch.exceptions import ProviderError, StoppedError
@@ -18,6 +17,9 @@ from airflow_provider_batch.local.faults import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.jobs import client_of, make_tickets, query, run_job
 from tests.airflow.test_runner import another_worker, batches_of, seal_job
+
+if TYPE_CHECKING:
+    import openai
 
 pytestmark = pytest.mark.usefixtures("offline")
 SHARDS = 7

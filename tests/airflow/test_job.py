@@ -9,15 +9,17 @@ from contextlib import closing
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import openai
 import pendulum
 import pytest
 from pydantic import BaseModel, Field
 
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.jobs import client_of, make_tickets, query, run_dag, run_job, submit_arguments
+
+if TYPE_CHECKING:
+    import openai
 
 SCHEMA = {
     "title": "Ticket",

@@ -8,17 +8,19 @@ import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import duckdb
 import pytest
-from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.core.schema.columns import Column
 from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.testing import LocalServer
 from tests.airflow.jobs import Ticket, client_of, query, run_dag, run_job, submit_arguments
+
+if TYPE_CHECKING:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 SCHEMA = {
     "title": "Ticket",

@@ -6,16 +6,18 @@ import logging
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-import openai
 import pytest
 
 from airflow_provider_batch.exceptions import StoppedError
 from airflow_provider_batch.local.faults import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.jobs import client_of
+
+if TYPE_CHECKING:
+    import openai
 
 pytestmark = pytest.mark.usefixtures("offline")
 LOG = logging.getLogger(__name__)

@@ -17,13 +17,12 @@ from contextlib import closing, contextmanager
 from importlib.metadata import version
 from os import kill
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import httpx
 import openai
 import pytest
-from openai.types import Batch
 
 from airflow_provider_batch.core.ledger.job import JobKey
 from airflow_provider_batch.core.ledger.ledger import open_ledger
@@ -34,6 +33,9 @@ from airflow_provider_batch.local.process import LocalServer
 from airflow_provider_batch.staging.layout import job_folder
 from tests.airflow.jobs import counts_of
 from tests.airflow.standalone import Run, RunningAirflow, running_airflow, wait_until
+
+if TYPE_CHECKING:
+    from openai.types import Batch
 
 pytestmark = pytest.mark.standalone
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import openai
 import pytest
 
 from airflow_provider_batch.local.faults import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.jobs import client_of
 from tests.airflow.test_runner import another_worker, batches_of, seal_job
+
+if TYPE_CHECKING:
+    import openai
 
 pytestmark = pytest.mark.usefixtures("offline")
 CREATES = frozenset({Call.CREATE})

@@ -80,7 +80,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
 def test_after_an_unusable_answer_to_a_creation_it_is_unknown_whether_a_batch_exists(
     serve: Serve, garbage: bytes
 ) -> None:
-    from airflow_provider_batch.hooks.batch import CreateUnconfirmedError
+    from airflow_provider_batch.hooks.calls import CreateUnconfirmedError
 
     with serve(garbage, retries=5) as (server, hook):
         with pytest.raises(CreateUnconfirmedError):
@@ -111,7 +111,7 @@ def test_an_unusable_answer_raises_a_provider_error(serve: Serve, garbage: bytes
 def test_a_creation_is_sent_once_even_if_the_answer_asks_for_a_retry(
     serve: Serve, status: int, headers: dict[str, Any]
 ) -> None:
-    from airflow_provider_batch.hooks.batch import CreateRefusedError, CreateUnconfirmedError
+    from airflow_provider_batch.hooks.calls import CreateRefusedError, CreateUnconfirmedError
 
     with serve(reply({"error": {"message": "no"}}, status=status, **headers), retries=5) as (server, hook):
         with pytest.raises(CreateRefusedError if status == 429 else CreateUnconfirmedError):
@@ -132,7 +132,7 @@ def test_a_creation_is_sent_once_even_if_the_answer_asks_for_a_retry(
 def test_the_error_of_a_refused_creation_has_the_servers_code_and_message(
     serve: Serve, status: int, code: str | None, message: str, failure: str
 ) -> None:
-    from airflow_provider_batch.hooks.batch import CreateRefusedError
+    from airflow_provider_batch.hooks.calls import CreateRefusedError
 
     error = {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}
     with serve(reply(error, status=status)) as (_, hook):

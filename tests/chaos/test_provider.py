@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import pytest
 from openai import OpenAI
-from openai.types import Batch
 
 from airflow_provider_batch.local.faults import Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
@@ -14,6 +14,9 @@ from airflow_provider_batch.testing import StartBatchServer
 from tests.chaos.faults import UNUSABLE_LINES
 from tests.chaos.provider import count_sent_again, prompt_digest, read_batches
 from tests.local.driving import CHAT, answers, chat, jsonl, upload, wait
+
+if TYPE_CHECKING:
+    from openai.types import Batch
 
 ROWS = ("1", "2", "3")
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import pytest
+from typing import TYPE_CHECKING
 
 from benchmarks.eval_nights import BROKEN, simulate
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def test_the_gate_finds_a_regression_of_five_points_and_names_its_cases(

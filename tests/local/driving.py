@@ -6,10 +6,11 @@ import io
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from openai import OpenAI
-from openai.types import Batch
+if TYPE_CHECKING:
+    from openai import OpenAI
+    from openai.types import Batch
 
 CHAT: Final = "/v1/chat/completions"
 RESPONSES: Final = "/v1/responses"

@@ -6,17 +6,20 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import openai
 import pytest
 from openai import OpenAI
-from openai.types import Batch
 
 from airflow_provider_batch.local import clock as clock_module
 from airflow_provider_batch.local.clock import Clock
 from airflow_provider_batch.local.process import LocalServer
 from tests.local.conftest import make_client
 from tests.local.driving import DEADLINE, answers, chats, failures, jsonl, submit, upload, wait
+
+if TYPE_CHECKING:
+    from openai.types import Batch
 
 HOUR, DAY = 3_600, 86_400
 

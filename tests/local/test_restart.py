@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from openai import OpenAI
 
 from airflow_provider_batch.local.process import LocalServer, ServerStartError
 from tests.local.conftest import Serve, make_client
 from tests.local.driving import answers, chat, chats, failures, results, run, submit, wait
+
+if TYPE_CHECKING:
+    from openai import OpenAI
 
 
 def _completed(client: OpenAI, batch_id: str) -> int:

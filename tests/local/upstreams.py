@@ -9,15 +9,17 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tests.local.driving import DEADLINE
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
 
 Answer = Callable[[dict[str, Any]], Response]
 

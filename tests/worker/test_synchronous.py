@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_batch.core.answers.outcome import Answer, Outcome, read_line
 from airflow_provider_batch.core.pricing.prices import UNKNOWN_USAGE, Usage
-from airflow_provider_batch.hooks.batch import SynchronousResponse
+from airflow_provider_batch.hooks.calls import SynchronousResponse
 from airflow_provider_batch.worker.synchronous import result_line
 
 CHAT = "/v1/chat/completions"

@@ -6,9 +6,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
-
-from airflow.providers.common.sql.hooks.sql import DbApiHook
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_batch.cli.doctor.check import Check, Status
 from airflow_provider_batch.exceptions import BatchError, WarehouseError
@@ -17,6 +15,9 @@ from airflow_provider_batch.warehouse.dialects.base import Dialect
 from airflow_provider_batch.warehouse.dialects.registry import dialect_of
 from airflow_provider_batch.warehouse.errors import message_of
 from airflow_provider_batch.warehouse.naming import split_table
+
+if TYPE_CHECKING:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 #: databases in which a table that was created can be rolled back
 _TRANSACTIONAL = ("PostgreSQL", "SQLite", "DuckDB")

@@ -22,7 +22,7 @@ from airflow_provider_batch.core.ledger.records import BY_PERSON, JobCancelled, 
 from airflow_provider_batch.core.lifecycle.status import JobPhase
 from airflow_provider_batch.core.lifecycle.summary import JobSummary, summarize
 from airflow_provider_batch.exceptions import BatchError, InputError
-from airflow_provider_batch.hooks.batch import BatchHook
+from airflow_provider_batch.hooks.open import open_hook
 from airflow_provider_batch.staging.layout import remove_folder, staging_root
 from airflow_provider_batch.worker.cancel import cancel_job
 
@@ -152,7 +152,7 @@ def _cancel(arguments: argparse.Namespace, root: str) -> int:
     if not confirm("Cancel the job?", arguments):
         return 1
     ledger.append(JobCancelled(1, datetime.now(UTC)))
-    failed = cancel_job(ledger, BatchHook(conn_id=manifest.openai_conn_id), BY_PERSON, print)
+    failed = cancel_job(ledger, open_hook(manifest.openai_conn_id), BY_PERSON, print)
     print(
         "No more requests of this job are sent or retried. A running wait collects the answers so far (cancelling may "
         "take 10 minutes) and succeeds. The landing then writes them and judges the missing rows. If no wait is "

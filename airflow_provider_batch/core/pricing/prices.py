@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from airflow_provider_batch.core.pricing.published import PriceList, is_fine_tuned, published_rates
+from airflow_provider_batch.core.pricing.price_list import PriceList, is_fine_tuned
 from airflow_provider_batch.core.pricing.rate import Rate, Rates, flat_rate
 from airflow_provider_batch.core.provider.lane import Lane
 from airflow_provider_batch.exceptions import InputError
@@ -72,13 +72,16 @@ class Prices:
                 f"{type(overrides).__name__}."
             )
         self._price_list = PriceList(price_list)
+        #: prices by model, as far as they have been looked up
         self._models: dict[str, Rates | None] = {}
+        #: prices that the caller gave as numbers
+        self._custom_rates: dict[str, Rate] = {}
         aliases: dict[str, str] = {}
         for model, price in (overrides or {}).items():
             if isinstance(price, str):
                 aliases[model] = price
             else:
-                self._models[model] = _custom_rates(model, price, self._price_list, source)
+                self._custom_rates[model] = _custom_rate(model, price, source)
         self._overridden_models = frozenset(overrides or {})
         #: by alias, the model at the end of the chain
         self._aliases = {model: _follow(aliases, model) for model in aliases}
@@ -158,8 +161,22 @@ class Prices:
 
     def _rates(self, model: str) -> Rates | None:
         if model not in self._models:
-            self._models[model] = published_rates(model, self._price_list)
+            published = _published_rates(model, self._price_list)
+            custom_rate = self._custom_rates.get(model)
+            # the caller's price applies in every lane
+            self._models[model] = (
+                published
+                if custom_rate is None
+                else dict.fromkeys(published or (Lane.BATCH, Lane.STANDARD), custom_rate)
+            )
         return self._models[model]
+
+
+def _published_rates(model: str, price_list: PriceList) -> Rates | None:
+    # imports genai-prices, which parsing a DAG file need not wait for
+    from airflow_provider_batch.core.pricing.published import published_rates
+
+    return published_rates(model, price_list)
 
 
 def _follow(aliases: Mapping[str, str], model: str) -> str:
@@ -174,7 +191,7 @@ def _follow(aliases: Mapping[str, str], model: str) -> str:
     return model
 
 
-def _custom_rates(model: str, price: Any, price_list: PriceList, source: str) -> Rates:
+def _custom_rate(model: str, price: Any, source: str) -> Rate:
     example = 'Give {"input": 0.1, "output": 0.4} in US dollars per million tokens, or the name of a model'
     if not isinstance(price, Mapping) or not {"input", "output"} <= price.keys() <= {"input", "output", "cached"}:
         raise InputError(f"{source}: {price!r} is not a valid price for {model!r}. {example}.")
@@ -186,12 +203,9 @@ def _custom_rates(model: str, price: Any, price_list: PriceList, source: str) ->
             numbers[name] = Decimal("NaN")
         if not numbers[name].is_finite() or numbers[name] < 0:
             raise InputError(f"{source}: The price {name!r} of {model!r} is {value!r}, which is not valid. {example}.")
-    rate = flat_rate(
+    return flat_rate(
         numbers["input"], numbers["output"], cached=numbers.get("cached"), lane=Lane.BATCH, source="prices"
     )
-    # the caller's price also applies outside of batches
-    lanes = published_rates(model, price_list) or (Lane.BATCH, Lane.STANDARD)
-    return dict.fromkeys(lanes, rate)
 
 
 def _cost(rate: Rate, usage: Usage) -> Decimal | None:

@@ -5,6 +5,8 @@ source. `docs/prices.md` is rendered from this module.
 
 genai-prices also accepts names that only begin like, or contain, the name of a model. That would be a guess here: a
 name counts as a model's only if it is the name that the provider uses, with or without the date of a version.
+
+genai-prices takes long to import, so `prices` imports this module when it needs the first published price.
 """
 
 from __future__ import annotations
@@ -12,7 +14,6 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
-from enum import StrEnum
 from typing import Any
 
 import genai_prices
@@ -29,18 +30,9 @@ from genai_prices.types import (
     TieredPrices,
 )
 
+from airflow_provider_batch.core.pricing.price_list import FINE_TUNED_NAME, PriceList
 from airflow_provider_batch.core.pricing.rate import Rate, Rates, flat_rate, half_price
 from airflow_provider_batch.core.provider.lane import Lane
-
-
-class PriceList(StrEnum):
-    """The price list of a provider. The values are the ids of providers in genai-prices."""
-
-    OPENAI = "openai"
-    GROQ = "groq"
-    #: the provider's prices are unknown
-    NONE = ""
-
 
 #: what selects the price of a lane in genai-prices
 _CONTEXTS: dict[Lane, dict[str, str] | None] = {
@@ -96,8 +88,6 @@ _OPEN_MODELS = re.compile(r"gpt-oss")
 _OTHER_NAMES = re.compile(
     r"(omni|text)-moderation-(latest|stable|\d{3}|\d{4}-\d{2}-\d{2})|computer-use-preview(-\d{4}-\d{2}-\d{2})?"
 )
-#: fine-tuned models of OpenAI (`ft:base:organization:name:id`) and of Azure (`base.ft-id`)
-_FINE_TUNED_NAME = re.compile(r"ft:(?P<openai>[^:]+)(:.*)?|(?P<azure>[^:]+)\.ft-.+")
 
 
 def published_rates(model: str, price_list: PriceList = PriceList.OPENAI) -> Rates | None:
@@ -110,7 +100,7 @@ def published_rates(model: str, price_list: PriceList = PriceList.OPENAI) -> Rat
         return None
     if price_list is PriceList.OPENAI:
         name = name.removeprefix("openai/")
-        fine_tuned = _FINE_TUNED_NAME.fullmatch(name)
+        fine_tuned = FINE_TUNED_NAME.fullmatch(name)
         if fine_tuned is not None:
             base = fine_tuned["openai"] or fine_tuned["azure"]
             version = _TUNED_VERSIONS.get(base, base)
@@ -119,11 +109,6 @@ def published_rates(model: str, price_list: PriceList = PriceList.OPENAI) -> Rat
             return None
     model_info = _find(name, price_list)
     return None if model_info is None else _listed_rates(name, model_info, price_list)
-
-
-def is_fine_tuned(model: str) -> bool:
-    """Return whether a name is that of a fine-tuned model."""
-    return _FINE_TUNED_NAME.fullmatch(model.lower()) is not None
 
 
 def _fine_tuned_rates(name: str, base: str) -> Rates | None:

@@ -22,7 +22,7 @@ class Provider(msgspec.Struct, frozen=True):
     source: str
     #: whether the models of its batch API also answer synchronous requests
     synchronous: bool = True
-    #: its price list (`core.pricing.published.PriceList`); empty if its prices are unknown
+    #: its price list (`core.pricing.price_list.PriceList`); empty if its prices are unknown
     price_list: str = ""
 
 

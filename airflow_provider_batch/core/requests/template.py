@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from itertools import chain, takewhile
 from operator import itemgetter
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 from jinja2 import (
@@ -33,7 +33,6 @@ from jinja2 import (
 )
 from jinja2.environment import TemplateExpression
 from jinja2.filters import make_attrgetter
-from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from airflow_provider_batch.core.requests import bounds
@@ -47,6 +46,9 @@ from airflow_provider_batch.core.requests.value import (
     to_text,
 )
 from airflow_provider_batch.exceptions import TemplateError
+
+if TYPE_CHECKING:
+    from jinja2.runtime import Context
 
 #: values of one row, in the order of the columns
 Values: TypeAlias = tuple[Any, ...]

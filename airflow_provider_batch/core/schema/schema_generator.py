@@ -6,13 +6,15 @@ Pydantic's own JSON Schema says the same for different types. A `Decimal` looks 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
-from pydantic_core import core_schema
 
 from airflow_provider_batch.core.schema import decimals
 from airflow_provider_batch.core.schema.convert import LOCAL_DATE_TIME
+
+if TYPE_CHECKING:
+    from pydantic_core import core_schema
 
 _DECIMAL_LIMITS = ("max_digits", "decimal_places", "multiple_of", "ge", "gt", "le", "lt")
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-
-from starlette.types import ASGIApp, Receive, Scope, Send
+from typing import TYPE_CHECKING
 
 from airflow_provider_batch.local.dialects.dialect import Dialect
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 #: paths of the SDK's `AzureOpenAI` (/openai/batches, /openai/deployments/NAME/chat/completions) and of Azure's v1 API
 _PATH = re.compile(r"/openai/(?:v1/)?(?:deployments/[^/]+/)?(.+)")

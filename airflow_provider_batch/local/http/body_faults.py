@@ -8,13 +8,16 @@ from __future__ import annotations
 import gzip
 import io
 import random
+from typing import TYPE_CHECKING
 
 from starlette.datastructures import MutableHeaders
-from starlette.types import Message, Send
 
 from airflow_provider_batch.local.api.json_path import replace_value
 from airflow_provider_batch.local.faults import Fault, Kind
 from airflow_provider_batch.local.http.server import Server
+
+if TYPE_CHECKING:
+    from starlette.types import Message, Send
 
 #: a comment such as a cache puts in front of what it delivers
 _BANNER = b"<!-- served by cache-7 -->\n"

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from airflow_provider_batch.local.answers.prompt import ENDPOINTS
 from airflow_provider_batch.local.faults import BODY_KINDS, Call, Fault, Kind
@@ -24,6 +23,7 @@ from airflow_provider_batch.local.http.body_faults import BodySend
 from airflow_provider_batch.local.http.server import Server
 
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
     from uvicorn.protocols.http.h11_impl import H11Protocol as Http
 else:
     from uvicorn.protocols.http.auto import AutoHTTPProtocol as Http

@@ -11,12 +11,11 @@ import shutil
 from contextlib import ExitStack, suppress
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile
 
 from airflow_provider_batch.local.api.errors import ApiError, missing_parameter, out_of_range, wrong_type
 from airflow_provider_batch.local.api.objects import FileObject, new_file_id
@@ -41,6 +40,9 @@ from airflow_provider_batch.local.storage.upload_store import (
     new_part_id,
     new_upload_id,
 )
+
+if TYPE_CHECKING:
+    from starlette.datastructures import UploadFile
 
 router = APIRouter(prefix="/uploads")
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
-
-from airflow.providers.common.compat.sdk import BaseOperator
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_batch.core.arguments import (
     check_templated,
@@ -17,6 +15,9 @@ from airflow_provider_batch.core.arguments import (
     require_conn_id,
     require_text,
 )
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseOperator
 
 #: what the gate does if a run does not pass
 ACTIONS = FAIL, WARN = ("fail", "warn")

@@ -9,15 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-from airflow.providers.common.sql.hooks.sql import DbApiHook
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.warehouse import naming
 from airflow_provider_batch.warehouse.drivers.base import ANY_DRIVER, Driver
 from airflow_provider_batch.warehouse.read_only import ReadRules
 from airflow_provider_batch.warehouse.upsert import Upsert
+
+if TYPE_CHECKING:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 #: Converts a value to what the driver takes as a parameter. Raises TypeError or ValueError for a value of another type.
 Binder = Callable[[Any], Any]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-
-from airflow.providers.common.sql.hooks.sql import DbApiHook
+from typing import TYPE_CHECKING
 
 from airflow_provider_batch.warehouse.dialects import generic
 from airflow_provider_batch.warehouse.dialects.base import Dialect
@@ -13,6 +12,9 @@ from airflow_provider_batch.warehouse.dialects.mysql import MYSQL
 from airflow_provider_batch.warehouse.dialects.postgres import POSTGRES
 from airflow_provider_batch.warehouse.dialects.sqlite import SQLITE
 from airflow_provider_batch.warehouse.drivers.base import ANY_DRIVER, Driver
+
+if TYPE_CHECKING:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 #: The first dialect that recognises a hook wins. A dialect that also looks at the connection's extra therefore comes
 #: before the one with the same connection type.

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass
-from typing import Any
-
-from airflow.providers.common.sql.hooks.sql import DbApiHook
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_batch.warehouse.values import read_lob
+
+if TYPE_CHECKING:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 #: turns a row as the driver returns it into a plain tuple
 RowReader = Callable[[Any], tuple[Any, ...]]

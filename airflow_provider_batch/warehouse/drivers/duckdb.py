@@ -23,10 +23,9 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import conf
-from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.exceptions import InputError, WarehouseConnectionError, WarehouseError
 from airflow_provider_batch.warehouse.drivers import duckdb_values
@@ -38,6 +37,9 @@ from airflow_provider_batch.warehouse.drivers.base import (
     RowReader,
     row_converter,
 )
+
+if TYPE_CHECKING:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
-
-from airflow.providers.common.sql.hooks.sql import DbApiHook
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_batch.exceptions import InputError, WarehouseError
 from airflow_provider_batch.warehouse import values
@@ -22,6 +20,9 @@ from airflow_provider_batch.warehouse.drivers.base import (
     RowReader,
     row_converter,
 )
+
+if TYPE_CHECKING:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 #: codes of column types and flags in MySQL's protocol (field_types.h, mysql_com.h)
 _BIT, _TINY_BLOB, _MEDIUM_BLOB, _LONG_BLOB, _BLOB, _VAR_STRING, _STRING = 16, 249, 250, 251, 252, 253, 254

@@ -10,12 +10,13 @@ import re
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
-from typing import Any
-
-from airflow.providers.common.sql.hooks.sql import DbApiHook
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_batch.warehouse.drivers import postgres_values
 from airflow_provider_batch.warehouse.drivers.base import Driver, ExactQuery, Reading, RowReader, row_converter
+
+if TYPE_CHECKING:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 #: type code of bytea in psycopg2, which returns its values as memoryviews
 _BYTEA = 17

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from typing import Any
-
-from airflow.providers.common.sql.hooks.sql import DbApiHook
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.warehouse.drivers.base import Driver
+
+if TYPE_CHECKING:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 #: Seconds a write waits for the file's write lock. After that the task fails and can be retried.
 LOCK_WAIT_SECONDS = 120

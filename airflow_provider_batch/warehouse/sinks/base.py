@@ -5,10 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
-from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.core.landing.refusals import Refusal
 from airflow_provider_batch.core.landing.storage_limits import ColumnLimits, StorageLimits
@@ -22,6 +21,9 @@ from airflow_provider_batch.warehouse.errors import NEXT_STEP, NOTHING_COMMITTED
 from airflow_provider_batch.warehouse.refusals import RefusedRows
 from airflow_provider_batch.warehouse.table import TableColumn, Target, has_native_type
 from airflow_provider_batch.warehouse.upsert import UpsertTarget
+
+if TYPE_CHECKING:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 Plan = TypeVar("Plan")
 

@@ -15,11 +15,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
-from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.warehouse import naming, precedence, values
@@ -31,6 +30,9 @@ from airflow_provider_batch.warehouse.refusals import Changes, changed_row
 from airflow_provider_batch.warehouse.rows import IncomingRows, chunks
 from airflow_provider_batch.warehouse.sinks.base import TableSink
 from airflow_provider_batch.warehouse.table import Table, TableColumn, Target, match_columns
+
+if TYPE_CHECKING:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 #: replaces `NOTHING_COMMITTED` for a database that cannot roll back
 _SOME_COMMITTED = (

@@ -17,13 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pkgutil import resolve_name
-from typing import Any, Protocol
-
-from airflow.providers.common.sql.hooks.sql import DbApiHook
+from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_batch.core.schema.columns import Column
 from airflow_provider_batch.warehouse.dialects.registry import dialect_of
 from airflow_provider_batch.warehouse.table import check_columns
+
+if TYPE_CHECKING:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 
 class Sink(Protocol):

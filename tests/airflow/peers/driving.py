@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
-
-from openai.types import Batch
 
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.jobs import client_of
+
+if TYPE_CHECKING:
+    from openai.types import Batch
 
 
 def new_dag() -> Any:

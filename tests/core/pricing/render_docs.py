@@ -9,12 +9,8 @@ from pathlib import Path
 
 from genai_prices.data_snapshot import get_snapshot
 
-from airflow_provider_batch.core.pricing.published import (
-    _FINE_TUNED,
-    GENAI_PRICES,
-    PriceList,
-    published_rates,
-)
+from airflow_provider_batch.core.pricing.price_list import PriceList
+from airflow_provider_batch.core.pricing.published import _FINE_TUNED, GENAI_PRICES, published_rates
 from airflow_provider_batch.core.pricing.rate import Rate, Rates
 from airflow_provider_batch.core.provider.lane import Lane
 from tests.core.lifecycle.render_docs import table

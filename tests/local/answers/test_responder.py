@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import openai
 import pytest
 from openai import OpenAI
-from openai.types.chat import ChatCompletion
 from openai.types.responses import Response
 from pydantic import BaseModel
 
 from tests.local.driving import answers, chat, failures, run
+
+if TYPE_CHECKING:
+    from openai.types.chat import ChatCompletion
 
 
 class Ticket(BaseModel):

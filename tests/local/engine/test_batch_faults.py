@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from openai import OpenAI
-from openai.types import Batch
 
 from airflow_provider_batch.local.faults import Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 from tests.local.conftest import Serve, make_client
 from tests.local.driving import chat, chats, failures, problems, run, submit, wait
+
+if TYPE_CHECKING:
+    from openai.types import Batch
 
 Faulty = tuple[LocalServer, OpenAI]
 

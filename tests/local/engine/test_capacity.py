@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import openai
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from openai import OpenAI
-from openai.types import Batch
 
 from airflow_provider_batch.local.clock import Clock
 from airflow_provider_batch.local.engine.capacity import RateLimit, TokenQueue
 from airflow_provider_batch.local.process import LocalServer
 from tests.local.conftest import Serve
 from tests.local.driving import CHAT, chats, jsonl, problems, run, submit, upload, wait
+
+if TYPE_CHECKING:
+    from openai.types import Batch
 
 HOUR = 3_600
 

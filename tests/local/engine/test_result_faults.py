@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 from openai import OpenAI
-from openai.types import Batch
 
 from airflow_provider_batch.core.answers.outcome import Outcome
 from airflow_provider_batch.core.answers.result_files import read_answers
@@ -21,6 +21,9 @@ from airflow_provider_batch.staging.local import LocalFolder
 from tests.core.building import NOW, collect, plain_shard
 from tests.local.conftest import Serve, make_client
 from tests.local.driving import CHAT, answers, chat, chats, failures, results, run, submit, wait
+
+if TYPE_CHECKING:
+    from openai.types import Batch
 
 Faulty = tuple[LocalServer, OpenAI]
 

@@ -6,16 +6,18 @@ All tests share one server whose states take minutes or hours of its own clock. 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
 from openai import OpenAI
-from openai.types import Batch
 
 from airflow_provider_batch.local.process import LocalServer
 from tests.local.conftest import make_client
 from tests.local.driving import FINAL_STATUSES, answers, chat, chats, failures, submit, wait
+
+if TYPE_CHECKING:
+    from openai.types import Batch
 
 #: seconds of the server's clock. The window of a batch that nothing disturbs ends while it is finalizing.
 WINDOW, VALIDATING, IN_PROGRESS, FINALIZING = 86_400, 300, 86_000, 600

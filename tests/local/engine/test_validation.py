@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from openai import OpenAI
 
 from airflow_provider_batch.local.answers.prompt import ENDPOINTS
 from airflow_provider_batch.local.engine.validation import validate
@@ -28,6 +27,9 @@ from tests.local.driving import (
     upload,
     wait,
 )
+
+if TYPE_CHECKING:
+    from openai import OpenAI
 
 
 def line_without(name: str) -> dict[str, Any]:

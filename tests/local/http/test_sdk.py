@@ -8,20 +8,22 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
-from openai.types import Batch, Completion, CreateEmbeddingResponse, FileDeleted, FileObject, Model
-from openai.types.chat import ChatCompletion
-from openai.types.responses import Response
 from pydantic import BaseModel
 
 from airflow_provider_batch.local.process import LocalServer
 from tests.local.conftest import Serve
 from tests.local.driving import CHAT, DEADLINE, FINAL_STATUSES, chat, chats, jsonl
+
+if TYPE_CHECKING:
+    from openai.types import Batch, Completion, CreateEmbeddingResponse, FileDeleted, FileObject, Model
+    from openai.types.chat import ChatCompletion
+    from openai.types.responses import Response
 
 Scenario = Callable[[Any], Awaitable[None]]
 Run = Callable[[Scenario], None]

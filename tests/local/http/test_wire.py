@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jsonschema
 import pytest
-from openai import OpenAI
 
 from tests.local.conftest import Serve
 from tests.local.driving import CHAT, chat, chats, jsonl, results, run, submit, upload, wait
 from tests.local.schemas import assert_fits
+
+if TYPE_CHECKING:
+    from openai import OpenAI
 
 
 def body(response: Any) -> dict[str, Any]:

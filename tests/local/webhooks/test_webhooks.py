@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from msgspec.structs import replace
 from openai import BadRequestError, InvalidWebhookSignatureError, NotFoundError, OpenAI
-from openai.types import Batch
 from openai.types.webhooks import (
     BatchCancelledWebhookEvent,
     BatchCompletedWebhookEvent,
@@ -35,6 +34,9 @@ from tests.local.conftest import Serve, make_client
 from tests.local.driving import DEADLINE, chat, chats, run, submit, wait
 from tests.local.receiving import Receiver, Webhook
 from tests.local.schemas import assert_fits
+
+if TYPE_CHECKING:
+    from openai.types import Batch
 
 ServerAndClient = tuple[LocalServer, OpenAI]
 ALL_EVENT_TYPES: Any = ["batch.completed", "batch.failed", "batch.expired", "batch.cancelled"]
