@@ -106,13 +106,13 @@ class _Job:
 
     def column_names(self) -> list[str]:
         """Return the names of the columns, in the order of a row's values."""
-        from airflow_provider_batch.core.landing.landing import results_columns
+        from airflow_provider_batch.core.landing.columns import results_columns
 
         return [column.name for column in results_columns(self.ledger.manifest, key={}, columns=data.COLUMNS)]
 
     def sink(self, table: str) -> Any:
         """Return a sink for a results table."""
-        from airflow_provider_batch.core.landing.landing import results_columns
+        from airflow_provider_batch.core.landing.columns import results_columns
         from airflow_provider_batch.warehouse.sinks.open import open_sink
 
         return open_sink(self.hook, table, results_columns(self.ledger.manifest, key={}, columns=data.COLUMNS))
@@ -145,7 +145,7 @@ def prepare_ours(folder: str) -> Callable[[], dict[str, float]]:
 
 def prepare_file(folder: str, ending: str) -> Callable[[], dict[str, float]]:
     """Return a function that lands the job into a file."""
-    from airflow_provider_batch.core.landing.landing import results_columns
+    from airflow_provider_batch.core.landing.columns import results_columns
     from airflow_provider_batch.warehouse.results_file import ResultsFile
 
     job = _Job(folder)

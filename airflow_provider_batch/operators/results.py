@@ -25,13 +25,8 @@ from airflow_provider_batch.core.arguments import (
     require_number,
 )
 from airflow_provider_batch.core.formatting import format_count, format_usd
-from airflow_provider_batch.core.landing.landing import (
-    FIXED_COLUMNS,
-    Landing,
-    check_names,
-    no_schema_error,
-    results_columns,
-)
+from airflow_provider_batch.core.landing.columns import FIXED_COLUMNS, check_names, no_schema_error, results_columns
+from airflow_provider_batch.core.landing.landing import Landing
 from airflow_provider_batch.core.landing.refusals import group_refusals, refusal_message
 from airflow_provider_batch.core.landing.summary import failure_message, landed_record
 from airflow_provider_batch.core.ledger.job import Manifest

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from airflow_provider_batch.core.answers.outcome import Outcome
-from airflow_provider_batch.core.landing.landing import FIXED_COLUMNS
+from airflow_provider_batch.core.landing.columns import FIXED_COLUMNS
 from airflow_provider_batch.core.landing.refusals import Refusal
 from airflow_provider_batch.core.landing.storage_limits import STORAGE, StorageLimits, storage_message
 from airflow_provider_batch.core.schema.columns import Column

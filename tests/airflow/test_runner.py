@@ -400,7 +400,7 @@ def test_a_shard_larger_than_the_queue_is_split_and_a_row_larger_than_the_queue_
     )
     assert len(list(landing)) == 1
     assert landing.outcomes == {"failed": 1}
-    assert "Limit: 1 enqueued tokens" in landing.most_common_reasons(1)[0].message
+    assert "Limit: 1 enqueued tokens" in landing.totals.most_common_reasons(1)[0].message
 
 
 def test_a_create_that_is_refused_for_its_rate_delays_it_and_the_creates_after_it(
@@ -459,7 +459,7 @@ def test_no_batch_is_created_above_the_cost_ceiling_and_a_raised_ceiling_continu
     )
     assert len({row[0] for row in landing}) == 60
     assert landing.outcomes == outcomes
-    assert {reason.code for reason in landing.most_common_reasons(9)} == {"max_cost_usd"}
+    assert {reason.code for reason in landing.totals.most_common_reasons(9)} == {"max_cost_usd"}
 
     ledger.add(Budget(1, 60_000.0, datetime.now(UTC)))
     assert outcomes_so_far(finish_job()) == {"succeeded": 60}

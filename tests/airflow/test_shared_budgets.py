@@ -260,7 +260,7 @@ def test_rows_that_no_budget_covered_until_the_deadline_land_as_withheld_and_say
         second.folder, state, key={}, columns={}, store_response=False, run_id="run", landed_at=datetime.now(UTC)
     )
     assert len(list(landing)) == 1
-    (reason,) = landing.most_common_reasons(9)
+    (reason,) = landing.totals.most_common_reasons(9)
     assert (reason.outcome, reason.code) == ("withheld", "shared_budget")
     assert "The budget of run 'run' of DAG 'dag' ($150.00) has $50.00 left" in reason.message
     assert f"job {first.manifest.job_uid[:8]} (dag.submit in run run) holds $100.00" in reason.message

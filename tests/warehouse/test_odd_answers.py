@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_batch.core.landing.landing import Landing, results_columns
+from airflow_provider_batch.core.landing.columns import results_columns
+from airflow_provider_batch.core.landing.landing import Landing
 from airflow_provider_batch.core.ledger.fold import fold
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.warehouse.sinks.base import TableSink

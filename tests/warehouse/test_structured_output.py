@@ -13,7 +13,8 @@ import msgspec
 import pytest
 from pydantic import BaseModel
 
-from airflow_provider_batch.core.landing.landing import Landing, results_columns
+from airflow_provider_batch.core.landing.columns import results_columns
+from airflow_provider_batch.core.landing.landing import Landing
 from airflow_provider_batch.core.ledger.fold import fold
 from airflow_provider_batch.core.schema.author_schema import author_schema
 from airflow_provider_batch.core.schema.columns import Column, ColumnType

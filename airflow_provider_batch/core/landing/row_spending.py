@@ -41,6 +41,9 @@ class RowSpending:
         #: by the shard in which a row was sealed, and its line there
         self._totals: dict[tuple[str, int], Spending] = {}
 
+    def __bool__(self) -> bool:
+        return bool(self._totals)
+
     def add(self, shard: Shard, row: RowIndex, line: int, spending: Spending) -> None:
         """Add what one attempt of a row used."""
         key = _key(shard, row, line)

@@ -17,6 +17,7 @@ import msgspec
 
 from airflow_provider_batch.core.answers import tolerant_json
 from airflow_provider_batch.core.answers.outcome import Answer, Outcome
+from airflow_provider_batch.core.pricing.prices import Usage
 from airflow_provider_batch.core.schema.columns import ColumnType
 
 #: error code of an answer with a value that the results table cannot store
@@ -77,7 +78,7 @@ class StoredValue(NamedTuple):
     value: Any
 
 
-def storage_problems(values: Iterable[StoredValue], limits: StorageLimits) -> dict[str, str]:
+def storage_problems(values: Iterable[tuple[str, ColumnType, Any]], limits: StorageLimits) -> dict[str, str]:
     """Return why values cannot be stored, by column. The values of the other columns can be stored together."""
     problems: dict[str, str] = {}
     texts: dict[str, str | bytes] = {}
@@ -140,15 +141,18 @@ def storage_reasons(message: str) -> str:
     return message.removeprefix(_MESSAGE_START).removesuffix(_MESSAGE_END)
 
 
+_TEXT_NAMES = ("model", "finish_reason", "error_code", "error_message")
+#: the columns that `fit_names` fits
+LIMITED_NAMES = (*_TEXT_NAMES, *Usage.__struct_fields__)
+
+
 def fit_names(answer: Answer, limits: StorageLimits) -> Answer:
     """Return the answer with names, messages and token counts as their columns can store them.
 
     Texts are cut. A number that its column cannot store is unknown.
     """
-    if not limits.columns:
-        return answer
     changes: dict[str, Any] = {}
-    for name in ("model", "finish_reason", "error_code", "error_message"):
+    for name in _TEXT_NAMES:
         text, column = getattr(answer, name), limits.columns.get(name)
         if text is not None and column is not None and column_problem(text, column) is not None:
             characters = min(column.characters or len(text), (column.bytes or 4 * len(text)) // 4)

@@ -25,22 +25,22 @@ def landed_record(
     :param file: address of the file, or None if the rows went to a table.
     :param refusals: the rows with a value that the table refused.
     """
-    reasons = [*refusal_reasons(refusals), *landing.most_common_reasons(MAX_REASONS)]
+    reasons = [*refusal_reasons(refusals), *landing.totals.most_common_reasons(MAX_REASONS)]
     return Landed(
         number=1,
         table=table,
         file=file,
         outcomes=adjusted_outcomes(landing.outcomes, refusals),
-        tokens=dict(landing.tokens),
-        without_usage=landing.without_usage,
-        lanes=dict(landing.lanes),
+        tokens=dict(landing.totals.tokens),
+        without_usage=landing.totals.without_usage,
+        lanes=dict(landing.totals.lanes),
         deadline=landing.deadline,
         answered_at=landing.answered_at,
-        cost_usd=format_decimal(landing.cost),
-        lowest_cost_usd=format_decimal(landing.lowest_cost),
-        standard_cost_usd=format_decimal(landing.standard_cost),
-        retried=landing.retried,
-        retried_cost_usd=format_decimal(landing.retried_cost),
+        cost_usd=format_decimal(landing.totals.cost),
+        lowest_cost_usd=format_decimal(landing.totals.lowest_cost),
+        standard_cost_usd=format_decimal(landing.totals.standard_cost),
+        retried=landing.totals.retried,
+        retried_cost_usd=format_decimal(landing.totals.retried_cost),
         reasons=sorted(reasons, key=lambda reason: reason.rows, reverse=True)[:MAX_REASONS],
         time=time,
     )

@@ -76,8 +76,10 @@ def extractor(schema: dict[str, Any], path: Path) -> Callable[[Any], Any]:
     type_, format_ = _type_and_format(schema, parts)
     unchanged_type = _UNCHANGED_TYPES.get(type_)
 
+    name = parts[0] if len(parts) == 1 else None
+
     def extract(value: Any) -> Any:
-        item = value_at(value, parts)
+        item = value.get(name) if name is not None and value.__class__ is dict else value_at(value, parts)
         return item if item.__class__ is unchanged_type else convert(item, type_, format_)
 
     return extract

@@ -178,9 +178,16 @@ def _format_nested(value: NativeValue) -> str:
 
 def from_json(value: Any, column: Column) -> Any:
     """Return the Python value for a carried value that was read from staging, according to its column's type."""
+    return all_from_json([value], column)[0]
+
+
+def all_from_json(values: Sequence[Any], column: Column) -> list[Any]:
+    """Return the same for all values of a column."""
     reader = _READERS.get(column.type)
-    result = value if value is None or reader is None else reader(value)
-    return result.value if type(result) is NativeValue and not column.native_type else result
+    results = [value if value is None or reader is None else reader(value) for value in values]
+    if column.type is ColumnType.JSON and not column.native_type:
+        return [result.value if type(result) is NativeValue else result for result in results]
+    return results
 
 
 def _local_timestamp(value: str) -> datetime:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from airflow_provider_batch.core.answers.outcome import Outcome
 from airflow_provider_batch.core.answers.result_files import read_rows
-from airflow_provider_batch.core.landing.landing import FIXED_COLUMNS, Landing, results_columns
+from airflow_provider_batch.core.landing.columns import FIXED_COLUMNS, results_columns
+from airflow_provider_batch.core.landing.landing import Landing
 from airflow_provider_batch.core.ledger.fold import fold
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import Manifest, Shard
@@ -425,7 +426,7 @@ def test_a_shard_refused_for_lack_of_capacity_lands_its_later_answers(folder: Lo
 
 def test_a_job_without_rows_lands_nothing(folder: LocalFolder) -> None:
     landed_rows = LandedRows(folder, manifest_of([]), [])
-    assert (landed_rows.rows, landed_rows.landing.outcomes, landed_rows.landing.cost) == ([], {}, Decimal(0))
+    assert (landed_rows.rows, landed_rows.landing.outcomes, landed_rows.landing.totals.cost) == ([], {}, Decimal(0))
 
 
 # Retried rows
@@ -446,7 +447,7 @@ def test_a_retried_row_lands_its_better_answer_under_its_own_key(folder: LocalFo
     assert [landed_rows.table[n]["gold"] for n in "abcd"] == [1, 2, 3, 4]
     assert landed_rows.table["b"]["batch_id"] == "batch_r01-0001_1"
     assert landed_rows.landing.outcomes == {"succeeded": 4}
-    assert landed_rows.landing.retried == 2
+    assert landed_rows.landing.totals.retried == 2
 
 
 def test_an_older_better_answer_is_not_replaced_by_a_newer_worse_one(folder: LocalFolder) -> None:
@@ -513,10 +514,10 @@ def test_tokens_and_cost_include_answers_that_were_replaced(folder: LocalFolder)
         settle(folder, retry_shard, [chat_line("a", ticket(), usage=(1000, 20))]),
     ]
     landing = LandedRows(folder, manifest, records).landing
-    assert landing.tokens == {"input": 2500, "output": 35, "cached": 0, "reasoning": 0}
-    assert landing.cost == (2500 * Decimal("0.125") + 35 * 1) / 1_000_000
-    assert landing.standard_cost == 2 * landing.cost
-    assert landing.retried_cost == (1000 * Decimal("0.125") + 20 * 1) / 1_000_000
+    assert landing.totals.tokens == {"input": 2500, "output": 35, "cached": 0, "reasoning": 0}
+    assert landing.totals.cost == (2500 * Decimal("0.125") + 35 * 1) / 1_000_000
+    assert landing.totals.standard_cost == 2 * landing.totals.cost
+    assert landing.totals.retried_cost == (1000 * Decimal("0.125") + 20 * 1) / 1_000_000
 
 
 def test_a_row_has_the_tokens_and_the_cost_of_all_its_attempts(folder: LocalFolder) -> None:
@@ -534,7 +535,7 @@ def test_a_row_has_the_tokens_and_the_cost_of_all_its_attempts(folder: LocalFold
     row = landed_rows.table["a"]
     assert (row["input_tokens"], row["output_tokens"], row["attempt"]) == (3000, 70, 3)
     assert row["cost_usd"] == (3000 * Decimal("0.125") + 70) / 1_000_000
-    assert row["cost_usd"] + landed_rows.table["b"]["cost_usd"] == landed_rows.landing.cost
+    assert row["cost_usd"] + landed_rows.table["b"]["cost_usd"] == landed_rows.landing.totals.cost
 
 
 def test_a_newer_attempt_that_was_paid_for_counts_if_an_older_answer_lands(folder: LocalFolder) -> None:
@@ -568,8 +569,8 @@ def test_an_unknown_price_makes_the_cost_unknown_not_zero(folder: LocalFolder) -
     line = chat_line("b").replace(b"gpt-5-mini-2025-08-07", b"my-model")
     records: list[Record] = [settle(folder, shards[0], [chat_line("a")]), settle(folder, shards[1], [line])]
     landed_rows = LandedRows(folder, manifest_of(shards), records)
-    assert (landed_rows.landing.cost, landed_rows.landing.standard_cost) == (None, None)
-    assert landed_rows.landing.retried_cost == 0
+    assert (landed_rows.landing.totals.cost, landed_rows.landing.totals.standard_cost) == (None, None)
+    assert landed_rows.landing.totals.retried_cost == 0
     assert landed_rows.table["a"]["cost_usd"] is not None
     assert landed_rows.table["b"]["cost_usd"] is None
 
@@ -584,20 +585,20 @@ def test_retries_at_an_unknown_price_have_an_unknown_cost(folder: LocalFolder) -
         settle(folder, retry_shard, [line]),
     ]
     landing = LandedRows(folder, manifest_of([shard]), records).landing
-    assert (landing.retried, landing.retried_cost) == (1, None)
+    assert (landing.totals.retried, landing.totals.retried_cost) == (1, None)
 
 
 def test_a_price_that_the_author_states_is_used(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a", model="my-model")])
     manifest = manifest_of([shard], prices={"my-model": {"input": 1, "output": 5}})
     landed_rows = LandedRows(folder, manifest, [settle(folder, shard, [chat_line("a", usage=(1_000_000, 100_000))])])
-    assert landed_rows.landing.cost == landed_rows.table["a"]["cost_usd"] == Decimal("1.5")
+    assert landed_rows.landing.totals.cost == landed_rows.table["a"]["cost_usd"] == Decimal("1.5")
 
 
 def test_rows_that_never_ran_cost_nothing_even_if_no_price_is_known(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request("a", model="my-model")])
     landed_rows = LandedRows(folder, manifest_of([shard]), [settle(folder, shard, errors=[never_ran_line("a")])])
-    assert landed_rows.landing.cost == 0
+    assert landed_rows.landing.totals.cost == 0
 
 
 @pytest.mark.parametrize("usage", [None, "many", [], {}, {"prompt_tokens": 2**70, "completion_tokens": -1}])
@@ -617,8 +618,8 @@ def test_an_answer_without_a_readable_usage_has_no_tokens_and_no_cost_and_its_ne
         "c": ("succeeded", 2000, 20, Decimal("0.00027")),
     }
     landing = landed_rows.landing
-    assert (landing.cost, landing.standard_cost, landing.without_usage) == (None, None, 1)
-    assert (landing.tokens["input"], landing.tokens["output"]) == (3000, 30)
+    assert (landing.totals.cost, landing.totals.standard_cost, landing.totals.without_usage) == (None, None, 1)
+    assert (landing.totals.tokens["input"], landing.totals.tokens["output"]) == (3000, 30)
 
 
 def test_a_row_that_failed_without_a_usage_costs_nothing(folder: LocalFolder) -> None:
@@ -627,20 +628,20 @@ def test_a_row_that_failed_without_a_usage_costs_nothing(folder: LocalFolder) ->
     lines = [chat_line("a", status=500), msgspec.json.encode({"custom_id": "b", "response": error_body, "error": None})]
     landed_rows = LandedRows(folder, manifest_of([shard]), [settle(folder, shard, lines, errors=[never_ran_line("c")])])
     assert [(row["input_tokens"], row["cost_usd"]) for row in landed_rows.table.values()] == [(0, 0)] * 3
-    assert landed_rows.landing.cost == landed_rows.landing.without_usage == 0
+    assert landed_rows.landing.totals.cost == landed_rows.landing.totals.without_usage == 0
 
 
 def test_reasons_are_counted_and_the_most_common_comes_first(folder: LocalFolder) -> None:
     (shard,) = seal_all(folder, [request(n) for n in "abcd"])
     records: list[Record] = [settle(folder, shard, [chat_line("a")], [never_ran_line("b"), never_ran_line("c")])]
     landing = LandedRows(folder, manifest_of([shard]), records).landing
-    reasons = landing.most_common_reasons(5)
+    reasons = landing.totals.most_common_reasons(5)
     assert [(reason.outcome, reason.code, reason.rows) for reason in reasons] == [
         ("expired", "batch_expired", 2),
         ("missing", "no_result_line", 1),
     ]
     assert reasons[0].message == "batch_expired"
-    assert landing.most_common_reasons(1) == reasons[:1]
+    assert landing.totals.most_common_reasons(1) == reasons[:1]
 
 
 @pytest.mark.parametrize("content", ['{"label": "a secret"}', "a secret"])
@@ -650,7 +651,7 @@ def test_the_words_of_the_model_are_in_the_row_but_not_in_the_reasons(folder: Lo
         folder, manifest_of([shard], output_schema=TICKET), [settle(folder, shard, [chat_line("a", content)])]
     )
     assert landed_rows.table["a"]["output"] == content
-    (reason,) = landed_rows.landing.most_common_reasons(5)
+    (reason,) = landed_rows.landing.totals.most_common_reasons(5)
     assert "secret" not in reason.message
 
 
@@ -720,11 +721,11 @@ def test_every_row_lands_its_best_answer_and_every_answer_is_counted_in_any_hist
     }
     assert landed_rows.landing.outcomes == dict(Counter(landed_rows.outcomes.values()))
     assert sum(landed_rows.landing.outcomes.values()) == len(names)
-    assert (landed_rows.landing.tokens["input"], landed_rows.landing.tokens["output"]) == (
+    assert (landed_rows.landing.totals.tokens["input"], landed_rows.landing.totals.tokens["output"]) == (
         10 * paid_answers,
         paid_answers,
     )
-    assert landed_rows.landing.cost == paid_answers * (10 * Decimal("0.125") + 1) / 1_000_000
+    assert landed_rows.landing.totals.cost == paid_answers * (10 * Decimal("0.125") + 1) / 1_000_000
     paid_rows = [row for row in landed_rows.table.values() if row["outcome"] != "pending"]
-    assert sum(row["cost_usd"] for row in paid_rows) == landed_rows.landing.cost
+    assert sum(row["cost_usd"] for row in paid_rows) == landed_rows.landing.totals.cost
     assert sum(row["output_tokens"] for row in paid_rows) == paid_answers

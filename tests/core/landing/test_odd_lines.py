@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_batch.core.answers.outcome import MAX_MESSAGE, MAX_NAME, MAX_TOKENS, Outcome
-from airflow_provider_batch.core.landing.landing import Landing, results_columns
+from airflow_provider_batch.core.landing.columns import results_columns
+from airflow_provider_batch.core.landing.landing import Landing
 from airflow_provider_batch.core.ledger.fold import fold
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
@@ -95,7 +96,7 @@ def test_an_odd_value_in_any_place_costs_its_row_and_no_other() -> None:
         elif " in custom_id" not in custom_id:
             assert row["outcome"] != "missing", custom_id
     assert landing.outcomes == Counter(row["outcome"] for row in rows.values())
-    assert all(isinstance(number, int) for number in landing.tokens.values())
+    assert all(isinstance(number, int) for number in landing.totals.tokens.values())
 
 
 @pytest.mark.parametrize(

@@ -183,9 +183,9 @@ def test_a_duplicate_costs_nothing_so_that_sums_over_the_table_are_what_was_paid
     answers = [chat_line("a", usage=(1000, 10)), chat_line("c", usage=(500, 5))]
     landed_rows = LandedRows(folder, manifest, [settle(folder, manifest.shards[0], answers)])
     table = landed_rows.table.values()
-    assert landed_rows.landing.cost
-    assert sum(row["cost_usd"] for row in table) == landed_rows.landing.cost > 0
-    assert sum(row["input_tokens"] for row in table) == landed_rows.landing.tokens["input"] == 1500
+    assert landed_rows.landing.totals.cost
+    assert sum(row["cost_usd"] for row in table) == landed_rows.landing.totals.cost > 0
+    assert sum(row["input_tokens"] for row in table) == landed_rows.landing.totals.tokens["input"] == 1500
     assert [(landed_rows.table[n]["cost_usd"], landed_rows.table[n]["attempt"]) for n in "bd"] == [(0, 0), (0, 0)]
 
 
@@ -205,7 +205,7 @@ def test_duplicates_share_the_outcome_of_the_row_that_was_sent(folder: LocalFold
     landed_rows = LandedRows(folder, manifest, [settled])
     assert landed_rows.outcomes == {"a": kind, "b": kind, "c": "succeeded"}
     assert landed_rows.landing.outcomes == {"succeeded": 1, kind: 2}
-    assert sum(reason.rows for reason in landed_rows.landing.most_common_reasons(5)) == 2
+    assert sum(reason.rows for reason in landed_rows.landing.totals.most_common_reasons(5)) == 2
 
 
 def test_duplicates_are_pending_with_the_row_that_was_sent(folder: LocalFolder) -> None:
@@ -223,7 +223,7 @@ def test_rows_and_duplicates_beyond_the_budget_are_withheld_and_reported(folder:
     withheld = {"b": "withheld", "d": "withheld"}
     assert landed_rows.outcomes == {"a": "succeeded", "c": "succeeded", **withheld, "e": "pending", "f": "pending"}
     assert landed_rows.landing.outcomes == {"succeeded": 2, "withheld": 2, "pending": 2}
-    assert [(reason.code, reason.rows) for reason in landed_rows.landing.most_common_reasons(5)] == [
+    assert [(reason.code, reason.rows) for reason in landed_rows.landing.totals.most_common_reasons(5)] == [
         ("max_cost_usd", 2)
     ]
     assert (landed_rows.table["b"]["cost_usd"], landed_rows.table["d"]["input_tokens"]) == (None, None)
@@ -251,7 +251,7 @@ def test_duplicates_get_the_answer_of_a_retried_row(folder: LocalFolder) -> None
         "d": "first",
     }
     assert landed_rows.landing.outcomes == {"succeeded": 4}
-    assert landed_rows.landing.retried == 1
+    assert landed_rows.landing.totals.retried == 1
 
 
 def test_duplicates_of_a_line_that_failed_validation_fail_with_it(folder: LocalFolder) -> None:
@@ -316,7 +316,7 @@ def test_every_custom_id_lands_once_and_every_distinct_request_is_sent_once(data
         name: best[sent_name][2] if sent_name in best else "pending" for name, sent_name in sent_row.items()
     }
     assert landed_rows.landing.outcomes == dict(Counter(landed_rows.outcomes.values()))
-    assert landed_rows.landing.cost == provider.paid_answers * (10 * Decimal("0.125") + 1) / 1_000_000
+    assert landed_rows.landing.totals.cost == provider.paid_answers * (10 * Decimal("0.125") + 1) / 1_000_000
     for name, sent_name in sent_row.items():
         assert landed_rows.table[name]["attempt"] == (
             best[sent_name][1] if name == sent_name and sent_name in best else 0

@@ -92,7 +92,7 @@ def test_a_reused_answer_is_not_sent_and_lands_at_no_cost(folder: LocalFolder) -
     assert row["job_uid"] == manifest.job_uid
     assert landed_rows.table["b"]["output"] == "new"
     assert landed_rows.landing.outcomes == {"succeeded": 2}
-    assert landed_rows.landing.cost == landed_rows.table["b"]["cost_usd"]
+    assert landed_rows.landing.totals.cost == landed_rows.table["b"]["cost_usd"]
 
 
 def test_a_job_that_reuses_every_answer_has_no_shards_and_lands(folder: LocalFolder) -> None:
