@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -33,6 +34,8 @@ class Figure:
     anchor: str = ""
     #: value of the anchor in each run
     anchor_values: list[float] = field(default_factory=list)
+    #: whether a smaller value is better; the ratio then says how many times the anchor's value is as large
+    is_cost: bool = False
     #: target: the ratio to the anchor must be at least this
     min_ratio: float | None = None
     #: target: the median must be at most this
@@ -50,12 +53,22 @@ class Figure:
         return statistics.median(self.values)
 
     @property
+    def anchor_median(self) -> float | None:
+        """Median of the anchor in all runs; None without an anchor."""
+        return statistics.median(self.anchor_values) if self.anchor_values else None
+
+    @property
     def ratio(self) -> float | None:
-        """Median over all runs of the value divided by the anchor's value in the same run; None without an anchor."""
+        """Median over all runs of the value divided by the anchor's value in the same run; None without an anchor.
+
+        For a cost it is the anchor's value divided by the value, so that a larger ratio is always better.
+        """
         if not self.anchor_values:
             return None
         pairs = zip(self.values, self.anchor_values, strict=True)
-        return statistics.median(value / anchor_value for value, anchor_value in pairs)
+        return statistics.median(
+            anchor_value / value if self.is_cost else value / anchor_value for value, anchor_value in pairs
+        )
 
     @property
     def target_met(self) -> bool | None:
@@ -97,32 +110,52 @@ def read_memory(pid: int) -> tuple[int, int]:
     return int(current[1]) * 1024, int(peak[1]) * 1024
 
 
+def read_cpu(pid: int) -> float:
+    """Return the CPU seconds that a process and all its descendants have used so far, including those that ended."""
+    while True:
+        try:
+            descendants = psutil.Process(pid).children(recursive=True)
+            return sum(sum(process.cpu_times()[:4]) for process in (psutil.Process(pid), *descendants))
+        except psutil.NoSuchProcess:
+            if not psutil.pid_exists(pid):
+                raise
+            # A descendant has just ended, so its time is now part of its parent's.
+
+
 def report(title: str, figures: list[Figure], json_path: Path | None) -> None:
     """Print the figures as a table. If a path is given, also write them there as JSON."""
     table = Table(title=title)
-    for column in ("measurement", "median", "min", "max", "runs", "ratio", "compared with", "target"):
+    for column in ("measurement", "median", "min", "max", "runs", "ratio", "compared with", "its median", "target"):
         is_text = column in ("measurement", "compared with", "target")
         table.add_column(column, justify="left" if is_text else "right")
     for figure in figures:
         table.add_row(
             figure.name,
-            *(
-                f"{value:,.{0 if value >= 1000 else 2}f} {figure.unit}"
-                for value in (figure.median, min(figure.values), max(figure.values))
-            ),
+            *(_format(value, figure.unit) for value in (figure.median, min(figure.values), max(figure.values))),
             str(len(figure.values)),
             "" if figure.ratio is None else f"{figure.ratio:.2f}x",
             figure.anchor,
+            _format(figure.anchor_median, figure.unit),
             figure.verdict,
         )
-    Console(width=150).print(table)
+    Console(width=170).print(table)
     if json_path is not None:
         json_path.parent.mkdir(parents=True, exist_ok=True)
         rows = [
-            {**asdict(figure), "median": figure.median, "ratio": figure.ratio, "target_met": figure.target_met}
+            {
+                **asdict(figure),
+                "median": figure.median,
+                "anchor_median": figure.anchor_median,
+                "ratio": figure.ratio,
+                "target_met": figure.target_met,
+            }
             for figure in figures
         ]
         json_path.write_text(json.dumps({"title": title, "figures": rows}, indent=2) + "\n")
+
+
+def _format(value: float | None, unit: str) -> str:
+    return "" if value is None else f"{value:,.{0 if value >= 1000 else 2}f} {unit}"
 
 
 def run_for_sizes(

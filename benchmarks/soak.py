@@ -5,11 +5,15 @@
     python -m benchmarks.soak --rows 100000 --warehouse sqlite --source generator | pandas | csv | parquet | …
 
 `dag.test()` runs submit, wait (with its trigger) and land in one process, and a local batch server runs in another. The
-benchmark prints time and memory of each stage. Then it compares the results table with the source table, and counts
-the rows in the input files of the batches on the server. The exit code is 1 if a row is lost, duplicated, sent twice,
-under a wrong key or did not succeed. With `--embeddings` each row becomes a vector of 1,536 numbers, encoded in base64:
-50,000 rows make one input file and 0.42 GB of answers. With `--source`, the same rows are passed to the job with
-`rows=` instead of `sql=`.
+benchmark prints wall time, CPU and memory of each stage. Then it compares the results table with the source table, and
+counts the rows in the input files of the batches on the server. The exit code is 1 if a row is lost, duplicated, sent
+twice, under a wrong key or did not succeed.
+
+The CPU of a stage is that of our process, with the constant cost of an Airflow task. The CPU of the batch server and of
+a database server is printed separately. "all" is the whole process, with Airflow's own work between the tasks.
+
+With `--embeddings` each row becomes a vector of 1,536 numbers, encoded in base64: 50,000 rows make one input file and
+0.42 GB of answers. With `--source`, the same rows are passed to the job with `rows=` instead of `sql=`.
 """
 
 from __future__ import annotations
@@ -34,7 +38,7 @@ from rich.table import Table
 from airflow_provider_batch.local.process import LocalServer
 from benchmarks import data, sources
 from benchmarks.airflow_home import temporary_airflow_home
-from benchmarks.measure import MB, read_memory
+from benchmarks.measure import MB, read_cpu, read_memory
 from benchmarks.sealing import SOURCES, warehouse_of_tickets
 from benchmarks.worker import Worker, reset_peak_memory
 
@@ -51,7 +55,7 @@ ERROR_COUNTS = {
 
 
 def prepare_job(embeddings: bool, source: str, rows: int, file: str) -> Callable[[], dict[str, Any]]:
-    """Return a function that runs the DAG and returns its state and the seconds and peak memory of each task.
+    """Return a function that runs the DAG and returns its state and the time, CPU and peak memory of each task.
 
     :param source: kind of source for `rows=`, or an empty text for `sql=`.
     :param file: the file with the rows, if this kind of source is a file.
@@ -103,13 +107,14 @@ def prepare_job(embeddings: bool, source: str, rows: int, file: str) -> Callable
 
 
 class _Stages:
-    """Listener that measures the duration of each task and its peak memory over the memory before the first task."""
+    """Listener that measures the time and CPU of each task, and its peak memory over that before the first task."""
 
     def __init__(self) -> None:
         from airflow.providers.common.compat.sdk import hookimpl
 
         self.measurements: dict[str, dict[str, float]] = {}
-        self._start_times: dict[str, float] = {}
+        #: wall time and CPU time of this process at the start of each task
+        self._starts: dict[str, tuple[float, float]] = {}
         self._initial_memory: int | None = None
         # pluggy finds hooks by an attribute. No decorator, because Airflow must not be imported before its home is set.
         for name in ("on_task_instance_running", "on_task_instance_success"):
@@ -117,16 +122,19 @@ class _Stages:
 
     def on_task_instance_running(self, previous_state: Any, task_instance: Any) -> None:
         # A deferred task starts a second time after its trigger fired. That is still the same stage.
-        if task_instance.task_id not in self._start_times:
+        if task_instance.task_id not in self._starts:
             memory = reset_peak_memory()
             self._initial_memory = memory if self._initial_memory is None else self._initial_memory
-            self._start_times[task_instance.task_id] = time.perf_counter()
+            self._starts[task_instance.task_id] = time.perf_counter(), time.process_time()
 
     def on_task_instance_success(self, previous_state: Any, task_instance: Any) -> None:
         assert self._initial_memory is not None
-        seconds = time.perf_counter() - self._start_times[task_instance.task_id]
-        extra = (read_memory(os.getpid())[1] - self._initial_memory) / MB
-        self.measurements[task_instance.task_id] = {"seconds": seconds, "extra_mb": extra}
+        start, initial_cpu = self._starts[task_instance.task_id]
+        self.measurements[task_instance.task_id] = {
+            "seconds": time.perf_counter() - start,
+            "cpu_seconds": time.process_time() - initial_cpu,
+            "extra_mb": (read_memory(os.getpid())[1] - self._initial_memory) / MB,
+        }
 
 
 def prepare_count() -> Callable[[], dict[str, int]]:
@@ -171,9 +179,9 @@ def soak(rows: int, warehouse: str, folder: Path, *, embeddings: bool, source: s
     file = sources.file_of(source, rows, folder)
     migrate = [sys.executable, "-m", "airflow", "db", "migrate"]
     subprocess.run(migrate, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    with warehouse_of_tickets(warehouse, rows, folder) as environment, LocalServer(folder / "server") as server:
+    with warehouse_of_tickets(warehouse, rows, folder) as database, LocalServer(folder / "server") as server:
         connection = {"conn_type": "openai", "password": "local", "host": server.base_url}
-        environment |= {
+        environment = database.environment | {
             "AIRFLOW_CONN_OPENAI_DEFAULT": json.dumps(connection),
             "AIRFLOW__OPENAI_BATCH__STAGING": (folder / "staging").as_uri(),
             "AIRFLOW__CORE__DAGS_FOLDER": str(folder / "dags"),
@@ -182,12 +190,15 @@ def soak(rows: int, warehouse: str, folder: Path, *, embeddings: bool, source: s
             "benchmarks.soak:prepare_job",
             logs=folder,
             environment=environment,
+            server_pid=database.server_pid,
             embeddings=embeddings,
             source=source,
             rows=rows,
             file=str(file or ""),
         ) as worker:
+            initial_server_cpu = read_cpu(server.pid)
             measurement = worker.run()
+            server_cpu_seconds = read_cpu(server.pid) - initial_server_cpu
         if measurement.result["state"] != "success":
             raise SystemExit(
                 f"The DAG run ended with state {measurement.result['state']}: {measurement.result['errors']}"
@@ -202,6 +213,9 @@ def soak(rows: int, warehouse: str, folder: Path, *, embeddings: bool, source: s
         "embeddings": embeddings,
         "source": source or "sql",
         "seconds": measurement.seconds,
+        "cpu_seconds": measurement.own_cpu_seconds,
+        "database_cpu_seconds": measurement.server_cpu_seconds,
+        "server_cpu_seconds": server_cpu_seconds,
         "extra_mb": measurement.extra_mb,
         "server_mb": server_mb,
         **{name: measurement.result[name] for name in ("stages", "job_summary")},
@@ -215,21 +229,29 @@ def print_result(result: dict[str, Any]) -> bool:
     rows, table, server = result["rows"], result["table"], result["server"]
     console = Console(width=150)
     stages = Table(title=f"{rows:,} rows, {result['source']}, {result['warehouse']}, {server['batches']} batches")
-    for name in ("stage", "seconds", "rows/s", "peak memory over the initial"):
+    for name in ("stage", "seconds", "rows/s", "CPU", "CPU per row", "peak memory over the initial"):
         stages.add_column(name, justify="left" if name == "stage" else "right")
-    for name, stage in result["stages"].items():
+    for name, stage in [*result["stages"].items(), ("all", result)]:
         stages.add_row(
-            name, f"{stage['seconds']:,.1f}", f"{rows / stage['seconds']:,.0f}", f"{stage['extra_mb']:,.1f} MB"
+            name,
+            f"{stage['seconds']:,.1f}",
+            f"{rows / stage['seconds']:,.0f}",
+            *_cpu_cells(stage["cpu_seconds"], rows),
+            f"{stage['extra_mb']:,.1f} MB",
         )
-    stages.add_row(
-        "all", f"{result['seconds']:,.1f}", f"{rows / result['seconds']:,.0f}", f"{result['extra_mb']:,.1f} MB"
-    )
+    for name in ("database", "server"):
+        cells = _cpu_cells(result[f"{name}_cpu_seconds"], rows)
+        stages.add_row("batch server" if name == "server" else "database server", "", "", *cells, "")
     console.print(stages)
     errors = {name: table[name] for name in ERROR_COUNTS} | {
         name: server[name] for name in ("sent twice", "never sent")
     }
     console.print(f"Rows in the table: {table['rows']:,}; " + ", ".join(f"{name}: {n:,}" for name, n in errors.items()))
     return table["rows"] == rows and not any(errors.values())
+
+
+def _cpu_cells(seconds: float, rows: int) -> tuple[str, str]:
+    return f"{seconds:,.1f} s", f"{seconds / rows * 1e6:,.1f} µs"
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Sealing the rows of each kind of source: speed, and memory beyond what the source itself holds.
+"""Sealing the rows of each kind of source: CPU, wall time, and memory beyond what the source itself holds.
 
     python -m benchmarks.sources [--rows 10000 100000] [--runs 3] [--kind list generator pandas …] [--json FILE]
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import data
+from benchmarks.comparison import compare
 from benchmarks.measure import Figure, run_for_sizes
 from benchmarks.worker import Worker
 
@@ -102,17 +103,12 @@ def file_of(kind: str, rows: int, folder: Path) -> Path | None:
 
 def measure(kind: str, rows: int, runs: int, folder: Path) -> list[Figure]:
     """Measure one kind of source and number of rows."""
-    speed = Figure(f"{kind}, {rows:,} rows: sealed", "rows/s")
-    extra = Figure("  extra memory", "MB", max_median=MAX_EXTRA_MB)
     file = file_of(kind, rows, folder)
     arguments: dict[str, Any] = {"kind": kind, "count": rows, "file": str(file or ""), "folder": str(folder)}
     with Worker("benchmarks.sources:prepare", logs=folder, **arguments) as worker:
-        for _ in range(runs):
-            measurement = worker.run()
-            assert measurement.result == rows
-            speed.add(rows / measurement.seconds)
-            extra.add(measurement.extra_mb)
-    return [speed, extra]
+        measurements = [worker.run() for _ in range(runs)]
+    assert {measurement.result for measurement in measurements} == {rows}
+    return compare(f"{kind}, {rows:,} rows: sealed", measurements, max_extra_mb=MAX_EXTRA_MB)
 
 
 def main() -> None:

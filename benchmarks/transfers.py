@@ -1,10 +1,11 @@
-"""Memory to upload input files and download result files, with the concurrency that a worker uses.
+"""CPU and memory to upload input files and download result files, with the concurrency that a worker uses.
 
     python -m benchmarks.transfers [--bytes 200000000] [--runs 5] [--json FILE]
 
 The runner's code uploads sealed shards of the maximum size at OpenAI to a local batch server, through the OpenAI SDK.
-Then the hook's code downloads the same files concurrently. Memory is the peak of a process minus the memory it used
-after its imports. Reading a whole file into memory would therefore show as the size of the file.
+Then the hook's code downloads the same files concurrently. CPU is that of the process, without the server. Memory is
+the peak of the process minus the memory that it used after its imports. Reading a whole file into memory would
+therefore show as the size of the file.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -22,13 +22,14 @@ from uuid import uuid4
 from airflow_provider_batch.local.process import LocalServer
 from benchmarks import data
 from benchmarks.airflow_home import temporary_airflow_home
-from benchmarks.measure import MB, Figure, read_memory, report
-from benchmarks.worker import Worker, reset_peak_memory
+from benchmarks.measure import MB, Figure, report
+from benchmarks.worker import Measurement, Worker
 
 #: target: memory in MB for four readers with their connections and buffers, independent of the size of the files
 MAX_EXTRA_MB = 32.0
 #: size of a line in the sealed files including its end, in bytes
 LINE_BYTES = 100_000
+DIRECTIONS = ("upload", "download")
 
 
 def seal_files(folder: Path, sizes: list[int]) -> None:
@@ -68,8 +69,8 @@ def seal_files(folder: Path, sizes: list[int]) -> None:
     seal(job, manifest)
 
 
-def prepare_transfers(folder: str) -> Callable[[], dict[str, float]]:
-    """Return a function that uploads a job's files, downloads them and returns the extra memory of both, in MB."""
+def prepare_transfers(folder: str) -> dict[str, Callable[[], None]]:
+    """Return a function that uploads a job's files, and one that downloads them. Both check that they are complete."""
     from airflow_provider_batch.core.ledger.ledger import open_ledger
     from airflow_provider_batch.core.lifecycle.steps import Policy
     from airflow_provider_batch.hooks.batch import BatchHook
@@ -88,26 +89,26 @@ def prepare_transfers(folder: str) -> Callable[[], dict[str, float]]:
         with staging.writer(f"{file_id}.jsonl") as target:
             return hook.download(file_id, target)[0]
 
-    def run() -> dict[str, float]:
-        initial_memory = reset_peak_memory()
+    def upload() -> None:
         Runner(ledger, hook, Policy(), logging.getLogger(__name__)).run({})
-        upload_memory = read_memory(os.getpid())[1] - initial_memory
-        shards = ledger.state().shards.values()
-        sizes = {shard.latest.file_id: shard.spec.bytes for shard in shards if shard.latest}
+        sizes = uploaded_sizes()
         assert len(sizes) == len(ledger.manifest.shards)
         assert {file_id: hook.conn.files.retrieve(file_id).bytes for file_id in sizes} == sizes
-        downloaded_sizes: dict[str, int] = {}
-        initial_memory = reset_peak_memory()
+
+    def uploaded_sizes() -> dict[str, int]:
+        submissions = ((shard.latest, shard.spec.bytes) for shard in ledger.state().shards.values())
+        return {latest.file_id: size for latest, size in submissions if latest and latest.file_id}
+
+    def download_all() -> None:
+        sizes, downloaded_sizes = uploaded_sizes(), dict[str, int]()
         run_concurrently(list(sizes), download, downloaded_sizes.__setitem__, MAX_CONCURRENT_TRANSFERS)
-        download_memory = read_memory(os.getpid())[1] - initial_memory
         assert downloaded_sizes == sizes
-        return {"upload": upload_memory / MB, "download": download_memory / MB}
 
-    return run
+    return {"upload": upload, "download": download_all}
 
 
-def measure_transfers(sizes: list[int], folder: Path) -> dict[str, float]:
-    """Upload files of these sizes, in bytes, and download them again. Return the extra memory of both, in MB.
+def measure_transfers(sizes: list[int], folder: Path) -> dict[str, Measurement]:
+    """Upload files of these sizes, in bytes, and download them again. Return the measurements of both.
 
     :raises RuntimeError: if a file does not arrive complete.
     """
@@ -118,8 +119,7 @@ def measure_transfers(sizes: list[int], folder: Path) -> dict[str, float]:
         environment = {"AIRFLOW_CONN_OPENAI_DEFAULT": connection}
         case = "benchmarks.transfers:prepare_transfers"
         with Worker(case, logs=folder, environment=environment, folder=str(folder)) as worker:
-            extra_mb: dict[str, float] = worker.run().result
-    return extra_mb
+            return {direction: worker.run(direction) for direction in DIRECTIONS}
 
 
 def main() -> None:
@@ -129,17 +129,18 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     args = parser.parse_args()
-    title = f"4 files of {args.bytes / MB:,.0f} MB concurrently"
-    figures = {
-        direction: Figure(f"{title}, {direction}: extra memory", "MB", max_median=MAX_EXTRA_MB)
-        for direction in ("upload", "download")
-    }
+    gigabytes = 4 * args.bytes / 1e9
+    cpu, memory = (
+        {direction: Figure(f"{direction}: {name}", unit, max_median=target) for direction in DIRECTIONS}
+        for name, unit, target in (("CPU", "s/GB", None), ("extra memory", "MB", MAX_EXTRA_MB))
+    )
     with temporary_airflow_home():
         for _ in range(args.runs):
             with tempfile.TemporaryDirectory() as folder:
-                for direction, extra_mb in measure_transfers([args.bytes] * 4, Path(folder)).items():
-                    figures[direction].add(extra_mb)
-    report("Uploads of input files, downloads of result files", list(figures.values()), args.json)
+                for direction, measurement in measure_transfers([args.bytes] * 4, Path(folder)).items():
+                    cpu[direction].add(measurement.own_cpu_seconds / gigabytes)
+                    memory[direction].add(measurement.extra_mb)
+    report(f"4 files of {args.bytes / MB:,.0f} MB concurrently", [*cpu.values(), *memory.values()], args.json)
 
 
 if __name__ == "__main__":

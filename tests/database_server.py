@@ -58,8 +58,10 @@ class ServerFolder:
         startup_error: type[Exception],
         seconds: float,
         stop: signal.Signals,
-    ) -> Iterator[None]:
+    ) -> Iterator[int]:
         """Start the server, wait until `connect` no longer raises `startup_error`, and stop it at the end.
+
+        Yields the id of its process.
 
         :raises RuntimeError: if the server ends, or still refuses connections after `seconds`.
         """
@@ -74,7 +76,7 @@ class ServerFolder:
                     if server.poll() is not None or time.monotonic() > deadline:
                         raise RuntimeError(f"{command[0]} did not start:\n{self.log.read_text()}") from None
                     time.sleep(0.05)
-            yield
+            yield server.pid
         finally:
             server.send_signal(stop)
             try:

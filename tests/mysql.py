@@ -151,7 +151,7 @@ def _free_port() -> int:
         return port
 
 
-def _serving(folder: ServerFolder, command: list[str], server: MySqlServer) -> contextlib.AbstractContextManager[None]:
+def _serving(folder: ServerFolder, command: list[str], server: MySqlServer) -> contextlib.AbstractContextManager[int]:
     import MySQLdb
 
     database = MySqlDatabase(server.host, server.port, server.user, server.password, "information_schema")

@@ -64,6 +64,8 @@ class Database:
 @dataclass(frozen=True)
 class Server:
     socket_dir: str
+    #: id of its main process, the parent of one process for each session
+    pid: int
 
     @contextlib.contextmanager
     def database(self) -> Iterator[Database]:
@@ -116,8 +118,8 @@ def running_postgres() -> Iterator[Server]:
             psycopg.OperationalError,
             START_SECONDS,
             signal.SIGINT,  # "fast shutdown": ends the sessions that are still open
-        ):
-            yield Server(str(home))
+        ) as pid:
+            yield Server(str(home), pid)
 
 
 @pytest.fixture(scope="session")
