@@ -211,7 +211,8 @@ class Poller:
 
     async def _sweep(self, reader: Reader, due: list[_Batch]) -> None:
         """Read each of these batches once and pass the results to the watches."""
-        due_ids = {batch.id for batch in due}
+        # in the order in which their triggers started
+        due_ids = dict.fromkeys(batch.id for batch in due)
         read_ids: set[str] = set()
         #: number of batches of this sweep that each watch still waits for
         unread = Counter(watch for batch in due for watch in batch.watches)
