@@ -43,6 +43,7 @@ bench: $(BENCH) ## time sealing, landing and waiting against other tools, about 
 	@$(BIN)/python -m benchmarks.sources --json build/bench/sources.json $(ARGS)
 	@$(BIN)/python -m benchmarks.landing --json build/bench/landing.json $(ARGS)
 	@$(BIN)/python -m benchmarks.transfers --json build/bench/transfers.json
+	@$(BIN)/python -m benchmarks.parsing --json build/bench/parsing.json
 	@$(BIN)/python -m benchmarks.triggers --json build/bench/triggers.json
 	@$(BIN)/python -m benchmarks.eval_nights --json build/bench/eval_nights.json
 	@$(BIN)/python -m benchmarks.deadlines --json build/bench/deadlines.json

@@ -10,6 +10,7 @@ No call sends rows, keys or headers to another host than the connection's; see `
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import inspect
 import os
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import httpx2
 import openai
+from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, conf
 from airflow.providers.openai.hooks.openai import OpenAIHook
 
@@ -111,8 +113,13 @@ class BatchHook(OpenAIHook):
         return guard_client(super().get_conn(), self.conn_id)
 
     async def aget_conn(self) -> openai.AsyncOpenAI:
-        """Return a new asynchronous client, guarded against redirects."""
-        return guard_client(await super().aget_conn(), self.conn_id)
+        """Return a new asynchronous client, guarded against redirects.
+
+        A client reads the certificates of the system, which takes long, so a thread creates it.
+        """
+        conn = await get_async_connection(self.conn_id, hook=self)
+        arguments = self._client_kwargs(conn, await get_async_extra_dejson(conn))
+        return guard_client(await asyncio.to_thread(openai.AsyncOpenAI, **arguments), self.conn_id)
 
     def warm_up(self) -> None:
         """Build the client now, so that several threads can share it.

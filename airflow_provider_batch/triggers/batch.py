@@ -23,13 +23,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_batch.core.provider.batch import BatchView
+from airflow_provider_batch.triggers.imports import import_in_thread
 from airflow_provider_batch.worker.task_state import STOPPED_STATES, is_stopped, task_state
 
 if TYPE_CHECKING:
@@ -127,8 +127,11 @@ class BatchTrigger(BaseTrigger):
         """Wait until there is a reason to wake the worker."""
         self._started_at = time.monotonic()
         if self.batch_ids:
-            watch_batches = await _load_watch_batches()
-            with watch_batches(self.openai_conn_id, self.batch_ids, self.poll_interval) as (watch, poller):
+            poller_module = await import_in_thread("airflow_provider_batch.triggers.poller")
+            with poller_module.watch_batches(self.openai_conn_id, self.batch_ids, self.poll_interval) as (
+                watch,
+                poller,
+            ):
                 event = await self._wait(watch, poller)
         else:
             self.log.info("Job %s: no batch is running. The next step is due at %s.", self.job_uid[:8], self.wake_at)
@@ -219,8 +222,8 @@ class BatchTrigger(BaseTrigger):
     async def _cancel_if_stopped(self) -> None:
         if not is_stopped(await self._task_state(), self.log):
             return
-        cancel_batches = await asyncio.to_thread(_import_cancel_batches)
-        cancelled = await cancel_batches(self.openai_conn_id, self.batch_ids, self._warn_not_cancelled)
+        cancel = await import_in_thread("airflow_provider_batch.triggers.cancel")
+        cancelled = await cancel.cancel_batches(self.openai_conn_id, self.batch_ids, self._warn_not_cancelled)
         self.log.info("%d of %d batches were cancelled or had already ended", cancelled, len(self.batch_ids))
 
     def _warn_not_cancelled(self, batch_id: str, reason: str) -> None:
@@ -334,27 +337,3 @@ def _seconds_until(timestamp: str | None) -> float:
     if timestamp is None:
         return float("inf")
     return (datetime.fromisoformat(timestamp) - datetime.now(UTC)).total_seconds()
-
-
-_WatchBatches = Callable[..., AbstractContextManager[tuple["Watch", "Poller"]]]
-#: `poller.watch_batches`, once the first trigger of the process has imported it
-_watch_batches: _WatchBatches | None = None
-
-
-async def _load_watch_batches() -> _WatchBatches:
-    global _watch_batches
-    if _watch_batches is None:
-        _watch_batches = await asyncio.to_thread(_import_watch_batches)
-    return _watch_batches
-
-
-def _import_watch_batches() -> _WatchBatches:
-    from airflow_provider_batch.triggers.poller import watch_batches
-
-    return watch_batches
-
-
-def _import_cancel_batches() -> Callable[[str, Sequence[str], Callable[[str, str], None]], Any]:
-    from airflow_provider_batch.triggers.cancel import cancel_batches
-
-    return cancel_batches
