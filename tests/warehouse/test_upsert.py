@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.exceptions import WarehouseError
 from airflow_provider_batch.warehouse import rows as chunking
+from airflow_provider_batch.warehouse.sinks import postgres
 from airflow_provider_batch.warehouse.sinks.open import open_sink
 from tests.warehouse.conftest import MYSQL_DRIVERS, Warehouse
 from tests.warehouse.landing import COLUMNS, Row, land, landed_rows, row
@@ -216,6 +217,8 @@ def test_the_table_agrees_with_the_model_for_any_landings_order_and_chunks(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunking, "CHUNK_ROWS", chunk)
         patch.setattr(chunking, "_SAMPLE_ROWS", 1)
+        patch.setattr(chunking, "_BATCH_ROWS", chunk)
+        patch.setattr(postgres, "_BLOCK_CHARACTERS", 1)
         land(warehouse, *landings, keep_last_success=keep_last_success)
     result = landed_rows(warehouse)
     # Once every job has landed, only rows without an outcome depend on the order of landing.

@@ -11,8 +11,10 @@ from airflow_provider_batch.warehouse.drivers.psycopg import PSYCOPG_DRIVER
 from airflow_provider_batch.warehouse.read_only import ReadRules
 
 _CATALOGUE = Catalogue(
+    # and whether COPY does what an INSERT does, without triggers, rules and row security
     table="""
-SELECT c.oid, n.nspname, c.relname, c.relkind
+SELECT c.oid, n.nspname, c.relname, c.relkind,
+       c.relkind = 'r' AND NOT (c.relhastriggers OR c.relhasrules OR c.relrowsecurity)
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid = to_regclass(%s)""",
     # the innermost type below a domain, or the column's own type, and what the elements of a list are

@@ -4,35 +4,35 @@ One `write` is one transaction: COPY into a temporary table, then a single `INSE
 SELECT keeps the row with the highest rank per key (see `precedence`). It sorts by key, so that concurrent landings take
 their row locks in the same order and cannot deadlock. Memory stays flat: only one block of encoded rows is held.
 
+Into a table that is empty, the rows are copied directly, block after block. If the database refuses a block, because of
+its data or because a key is already there, this block and all after it go through the temporary table.
+
 If the database refuses that statement because of the data, the rows are stored in ranges, each under a savepoint (see
 `refusals`). The rows are not sent again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
-from decimal import Decimal
+from itertools import chain
 from typing import Any
 
 import msgspec
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
 
 from airflow_provider_batch.core.landing.refusals import Refusal
-from airflow_provider_batch.core.schema.columns import Column, ColumnType
-from airflow_provider_batch.core.schema.native import NativeValue
 from airflow_provider_batch.exceptions import ResultsTableError, WarehouseError
 from airflow_provider_batch.warehouse import naming, precedence, values
-from airflow_provider_batch.warehouse.dialects.postgres import POSTGRES
 from airflow_provider_batch.warehouse.drivers import psycopg as psycopg_driver
 from airflow_provider_batch.warehouse.errors import NOTHING_COMMITTED, translate_errors
 from airflow_provider_batch.warehouse.refusals import TemporaryRows
 from airflow_provider_batch.warehouse.rows import IncomingRows
 from airflow_provider_batch.warehouse.sinks.base import TableSink
-from airflow_provider_batch.warehouse.stored_types import Kind, postgres_type
-from airflow_provider_batch.warehouse.table import Problem, Table, TableColumn, has_native_type, match_columns
+from airflow_provider_batch.warehouse.sinks.postgres_fields import is_plain, landing_field
+from airflow_provider_batch.warehouse.stored_types import postgres_type
+from airflow_provider_batch.warehouse.table import Problem, Table, TableColumn, match_columns
 
 #: what is found under a name that is not a table, by pg_class.relkind
 _KINDS = {
@@ -45,7 +45,10 @@ _KINDS = {
 _LANDING = "pg_temp.batch_landing"
 #: the best row of each key, in the order of keys. It is created only if the database refuses a row.
 _BEST = "pg_temp.batch_best"
-_BLOCK_CHARACTERS = 1 << 18
+_BLOCK_CHARACTERS = 1 << 20
+
+#: high half of the keys of our advisory locks; the low half is the table's oid
+_LOCK_CLASS = 0x62617463
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,13 @@ class _PostgresColumn(TableColumn):
 class _Plan:
     """The statements of a landing, for the table as `prepare` found it."""
 
+    #: the results table as SQL, and the key of its advisory lock
+    table: str
+    lock: int
     create_landing: str
+    copy: str
+    #: the COPY into the results table itself, or '' if its columns or triggers need an INSERT
+    copy_directly: str
     merge: str
     create_best: tuple[str, ...]
     #: returns the merge of a range of the best rows
@@ -79,17 +88,45 @@ class PostgresSink(TableSink[_Plan]):
     def write(self, rows: Iterable[tuple[Any, ...]]) -> int:
         """Write all rows in one transaction and return their number."""
         plan = self._plan or self._make_plan()
-        incoming = IncomingRows(rows, self._columns, plan.encode, null="\\N", is_plain=_is_plain)
+        incoming = IncomingRows(rows, self._columns, plan.encode, null="\\N", is_plain=is_plain)
         with translate_errors(self._hook, self._write_action, self._consequence, incoming=incoming):
             with closing(self._connect()) as conn:
                 cursor = psycopg_driver.plain_cursor(conn)
                 self._begin(cursor, plan)
-                copy = f"COPY {_LANDING} FROM STDIN (ENCODING 'UTF8')"
-                psycopg_driver.copy_in(conn, cursor, copy, _encode_blocks(incoming))
+                blocks = _encode_blocks(incoming)
+                if self._takes_copy(cursor, plan):
+                    blocks = self._copy_directly(conn, cursor, plan.copy_directly, blocks)
+                psycopg_driver.copy_in(conn, cursor, plan.copy, blocks)
                 self.refusals = self._merge(cursor, plan, incoming.count)
                 conn.commit()
         send_sql_hook_lineage(context=self._hook, sql=plan.lineage_sql, row_count=incoming.count)
         return incoming.count
+
+    def _takes_copy(self, cursor: Any, plan: _Plan) -> bool:
+        """Return whether the table is empty and no other landing is writing to it. Others wait until this one ends.
+
+        A COPY writes the keys in any order. Two landings that do so, or one and a merge, could each wait for a key of
+        the other. An advisory lock of the table is the weakest lock that rules this out: only landings know of it, so
+        readers and all other writers carry on. This landing does not wait for the lock.
+        """
+        if not plan.copy_directly or not _is_empty(cursor, plan.table):
+            return False
+        cursor.execute(f"SELECT pg_try_advisory_xact_lock({plan.lock})")
+        return bool(cursor.fetchall()[0][0]) and _is_empty(cursor, plan.table)
+
+    def _copy_directly(self, conn: Any, cursor: Any, copy: str, blocks: Iterator[bytes]) -> Iterator[bytes]:
+        """Copy blocks into the results table. Return the first block that the database refuses and all after it."""
+        for block in blocks:
+            cursor.execute("SAVEPOINT batch_block")
+            try:
+                psycopg_driver.copy_in(conn, cursor, copy, iter([block]))
+            except Exception as error:
+                if not self._dialect.driver.refuses_data(error):
+                    raise
+                cursor.execute("ROLLBACK TO SAVEPOINT batch_block")
+                return chain([block], blocks)
+            cursor.execute("RELEASE SAVEPOINT batch_block")
+        return blocks
 
     def _merge(self, cursor: Any, plan: _Plan, count: int) -> tuple[Refusal, ...]:
         """Store all rows and return those that the database refused."""
@@ -103,6 +140,8 @@ class PostgresSink(TableSink[_Plan]):
             # what is deferred to the commit could otherwise fail only there
             after="SET CONSTRAINTS ALL IMMEDIATE",
         )
+        # waits for a landing that copies into the table, and for no other merge
+        cursor.execute(f"SELECT pg_advisory_xact_lock_shared({plan.lock})")
         error = rows.store_all(plan.merge)
         refused_rows = self._refused_rows()
         if error is not None:
@@ -140,13 +179,13 @@ class PostgresSink(TableSink[_Plan]):
                     location = self._find_table(cursor)
                 if location is None:
                     raise self._target.error("was created but cannot be found.")
-                oid, schema, name, kind = location
+                oid, schema, name, kind, takes_copy = location
                 if kind not in ("r", "p"):
                     raise self._target.error(f"is not a table but {_KINDS.get(kind, 'something else')}.")
                 table = self._describe_table(cursor, oid)
                 matches = match_columns(self._target, table, extra_problems=self._find_problems)
                 self.limits = self._describe_limits(matches)
-                plan = self._build_plan(self._dialect.quote_table((schema, name)), matches)
+                plan = self._build_plan(self._dialect.quote_table((schema, name)), matches, oid, takes_copy=takes_copy)
                 # planning the merge checks every type and privilege before the first row
                 self._begin(cursor, plan)
                 cursor.execute(f"EXPLAIN {plan.merge}")
@@ -166,11 +205,11 @@ class PostgresSink(TableSink[_Plan]):
         self._columns = tuple(columns)
         self._target = replace(self._target, columns=self._columns)
 
-    def _find_table(self, cursor: Any) -> tuple[int, str, str, str] | None:
+    def _find_table(self, cursor: Any) -> tuple[int, str, str, str, bool] | None:
         # as written, or as SQL without quotation marks would have created it
         for parts in dict.fromkeys([self._parts, tuple(part.lower() for part in self._parts)]):
             cursor.execute(self._catalogue.table, (self._dialect.quote_table(parts),))
-            row: tuple[int, str, str, str] | None = cursor.fetchone()
+            row: tuple[int, str, str, str, bool] | None = cursor.fetchone()
             if row is not None:
                 return row
         return None
@@ -227,8 +266,8 @@ class PostgresSink(TableSink[_Plan]):
                     f"ALTER TABLE {self._target.sql} ALTER COLUMN {name} SET GENERATED BY DEFAULT;",
                 )
 
-    def _build_plan(self, table: str, matches: Mapping[str, TableColumn]) -> _Plan:
-        fields = [_landing_field(self._dialect.types, column, matches[column.name]) for column in self._columns]
+    def _build_plan(self, table: str, matches: Mapping[str, TableColumn], oid: int, *, takes_copy: bool) -> _Plan:
+        fields = [landing_field(self._dialect.types, column, matches[column.name]) for column in self._columns]
         names = [self._dialect.quote(matches[column.name].name) for column in self._columns]
         landing_names = [f"c{index}" for index in range(len(names))]
         key_fields = ", ".join(name for name, column in zip(landing_names, self._columns, strict=True) if column.key)
@@ -243,8 +282,18 @@ class PostgresSink(TableSink[_Plan]):
             field.expression.format(name) for name, field in zip(landing_names, fields, strict=True)
         )
         source = f"SELECT {merge_expressions} FROM"
+        is_unchanged = all(
+            field.expression == "{}" and field.type == matches[column.name].type
+            for field, column in zip(fields, self._columns, strict=True)
+        )
+        copy = "COPY {} ({}) FROM STDIN (ENCODING 'UTF8')"
+        number = "n bigint GENERATED ALWAYS AS IDENTITY (CACHE 1000)"
         return _Plan(
-            create_landing=f"CREATE TEMPORARY TABLE {_LANDING} (n bigint{column_types}) ON COMMIT DROP",
+            table=table,
+            lock=(_LOCK_CLASS << 32) + int(oid),
+            create_landing=f"CREATE TEMPORARY TABLE {_LANDING} ({number}{column_types}) ON COMMIT DROP",
+            copy=copy.format(_LANDING, ", ".join(landing_names)),
+            copy_directly=copy.format(table, ", ".join(names)) if takes_copy and is_unchanged else "",
             merge=self._upsert(table, names, f"{source} ({best_rows}) AS i ORDER BY {key_fields}"),
             create_best=(
                 f"CREATE TEMPORARY TABLE {_BEST} ON COMMIT DROP AS "
@@ -260,61 +309,17 @@ class PostgresSink(TableSink[_Plan]):
         )
 
 
-@dataclass(frozen=True)
-class _LandingField:
-    """How a column passes through the landing table: its type there, its encoder, and the expression that reads it."""
-
-    type: str
-    encode: Callable[[Any], str]
-    expression: str = "{}"
-
-
-def _landing_field(types: Mapping[ColumnType, str], column: Column, table_column: TableColumn) -> _LandingField:
-    if has_native_type(POSTGRES, column, table_column):
-        return _LandingField(
-            column.native_type, _native_text if column.type is ColumnType.JSON else _ENCODERS[column.type]
-        )
-    kind, base = table_column.stored.kind, getattr(table_column, "base", "")
-    encode = _ENCODERS[column.type]
-    if column.type in (ColumnType.JSON, ColumnType.VECTOR):
-        if kind is Kind.JSON:
-            return _LandingField(base, _json)
-        if kind is Kind.VECTOR:
-            # pgvector parses its own notation and checks the dimensions during the cast
-            return _LandingField("text", _json, f"CAST({{}} AS {_escape_braces(table_column.type)})")
-        if kind is Kind.TEXT:
-            return _LandingField("text", _json)
-        if column.type is ColumnType.JSON:
-            # reads lists of any depth and records, each element as its own type
-            cast = f"(SELECT v FROM jsonb_to_record(jsonb_build_object('v', {{}})) AS r(v {_escape_braces(base)}))"
-            return _LandingField("jsonb", _json, cast)
-    if column.type is ColumnType.BOOLEAN and kind is Kind.INTEGER:
-        return _LandingField(table_column.type, _bit)
-    if column.type is ColumnType.FLOAT and kind is Kind.NUMERIC:
-        # a cast from double precision would round to 15 digits
-        return _LandingField(types[ColumnType.NUMERIC], encode)
-    if column.type is ColumnType.TEXT and column.key:
-        # COPY reads the text as the table's type. Keys that are equal in the table must be equal here too, and citext
-        # or char(n) have their own equality.
-        collation = getattr(table_column, "collation", "")
-        return _LandingField(table_column.type + (f" COLLATE {collation}" if collation else ""), encode)
-    if column.type is ColumnType.TEXT and kind is not Kind.TEXT:
-        # A text that the type does not have is refused by the cast, with its row. COPY would refuse all rows.
-        return _LandingField("text", encode, f"CAST({{}} AS {_escape_braces(table_column.type)})")
-    return _LandingField(types[column.type], encode)
-
-
-def _escape_braces(text: str) -> str:
-    return text.replace("{", "{{").replace("}", "}}")
+def _is_empty(cursor: Any, table: str) -> bool:
+    cursor.execute(f"SELECT NOT EXISTS (SELECT FROM {table})")
+    return bool(cursor.fetchall()[0][0])
 
 
 def _encode_blocks(incoming: IncomingRows) -> Iterator[bytes]:
-    """Yield COPY's text format in blocks of bounded size: tab-separated fields, the row number first."""
+    """Yield COPY's text format in blocks of bounded size: tab-separated fields."""
     lines: list[str] = []
     size = 0
     for columns in incoming.batches():
-        numbers = map(str, range(incoming.count - len(columns[0]) + 1, incoming.count + 1))
-        text = "\n".join(map("\t".join, zip(numbers, *columns, strict=True)))
+        text = "\n".join(map("\t".join, zip(*columns, strict=True)))
         lines.append(text)
         size += len(text)
         if size >= _BLOCK_CHARACTERS:
@@ -326,64 +331,3 @@ def _encode_blocks(incoming: IncomingRows) -> Iterator[bytes]:
 
 def _encode_block(lines: list[str]) -> bytes:
     return values.sanitize("\n".join([*lines, ""])).encode()
-
-
-#: characters that COPY's text format escapes, and NUL, which PostgreSQL's text cannot store
-_SPECIAL = "\\\n\t\r\0"
-
-
-def _is_plain(text: str) -> bool:
-    """Return whether `_text` leaves the text, and every part of it, unchanged."""
-    return not any(character in text for character in _SPECIAL)
-
-
-def _text(value: str) -> str:
-    return value.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r").replace("\0", "")
-
-
-def _json(value: Any) -> str:
-    return values.json_text(value).replace("\\", "\\\\")
-
-
-def _array(value: Sequence[float]) -> str:
-    return "{" + values.json_text(value)[1:-1] + "}"
-
-
-def _numeric(value: Decimal) -> str:
-    return str(values.decimal(value))
-
-
-def _boolean(value: bool) -> str:
-    if value is True or value is False:
-        return "t" if value else "f"
-    raise TypeError("not a bool")
-
-
-def _native_text(value: Any) -> str:
-    return _text(value.text if isinstance(value, NativeValue) else values.json_text(value))
-
-
-def _interval(value: timedelta) -> str:
-    return f"{value.days} days {value.seconds} seconds {value.microseconds} microseconds"
-
-
-def _bit(value: bool) -> str:
-    return "1" if _boolean(value) == "t" else "0"
-
-
-_ENCODERS: Mapping[ColumnType, Callable[[Any], str]] = {
-    ColumnType.TEXT: _text,
-    ColumnType.INTEGER: int.__repr__,
-    ColumnType.FLOAT: lambda value: repr(float(value)),
-    ColumnType.NUMERIC: _numeric,
-    ColumnType.BOOLEAN: _boolean,
-    ColumnType.DATE: date.isoformat,
-    ColumnType.TIMESTAMP: values.to_iso,
-    ColumnType.LOCAL_TIMESTAMP: values.local_iso,
-    ColumnType.TIME: values.clock_iso,
-    ColumnType.INTERVAL: _interval,
-    ColumnType.UUID: values.uuid_text,
-    ColumnType.JSON: _json,
-    ColumnType.BYTES: lambda value: "\\\\x" + memoryview(value).hex(),
-    ColumnType.VECTOR: _array,
-}
