@@ -33,6 +33,7 @@ from airflow_provider_batch.core.pricing.estimate import (
 )
 from airflow_provider_batch.core.pricing.prices import Prices, Usage
 from airflow_provider_batch.core.provider.lane import Lane
+from airflow_provider_batch.core.requests.render import Request
 from airflow_provider_batch.core.sealing.canary_rows import CanaryRows
 
 CANARIES, EARLIER_ANSWERS = (2, 5, 10, 20), (20, 100, 1_000)
@@ -127,7 +128,8 @@ def _body(cap: int | None) -> bytes:
 def estimator_of(shape: Shape) -> tuple[Estimator, int]:
     """Return an estimator with all requests of a job, and the estimated input tokens of one request."""
     estimator = Estimator(PRICES, shape.endpoint)
-    tokens = [estimator.add(model_of(shape), _body(shape.cap), 1) for _ in range(shape.requests)]
+    request = Request("row", model_of(shape), _body(shape.cap), 1)
+    tokens = estimator.add([request] * shape.requests, [0] * shape.requests)
     return estimator, tokens[0]
 
 

@@ -4,6 +4,8 @@
 
 * Share of the kinds of `benchmarks.text_kinds` whose estimate is more than 10 % off, and share of those with too few
   tokens. The list before the figures shows the ratio of each of these kinds.
+* Sum of the estimates of a job in which only a sample of the rows is weighed (`core.pricing.sampling`), divided by the
+  sum of the estimates of all its rows. The rows have texts of all kinds: shuffled, and sorted by kind.
 * Speed of the estimate for texts of 1,000 characters. Anchor: tiktoken counting the same texts, or `bpe-openai` where
   the vocabularies of tiktoken are not in its cache (`TIKTOKEN_CACHE_DIR`), because the benchmark downloads nothing.
 
@@ -15,10 +17,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from airflow_provider_batch.core.pricing.sampling import RequestWeigher
+from airflow_provider_batch.core.requests.render import RequestSpec, compile_renderer
 from airflow_provider_batch.core.tokens.counter import tokenizer
 from airflow_provider_batch.core.tokens.estimate import Encoding, estimate_tokens
 from benchmarks.measure import MB, Figure, measure_time, report
@@ -26,6 +31,8 @@ from benchmarks.text_kinds import text_kinds
 
 #: highest error of an estimate that counts as right
 TOLERANCE = 0.1
+#: number of rows of each kind in a sampled job
+ROWS_OF_KIND = 100
 #: kinds whose texts measure the speed
 _TIMED = ("descriptions", "Python", "JSON records", "reviews", "messages, de", "messages, ru")
 
@@ -46,6 +53,50 @@ def anchor_of(encoding: Encoding, exact: Callable[[str], int]) -> tuple[str, Cal
 
     encode = tiktoken.get_encoding(encoding.value).encode_ordinary
     return "tiktoken", lambda text: len(encode(text))
+
+
+def job_of_kinds(kinds: dict[str, list[str]], rng: random.Random) -> list[str]:
+    """Return `ROWS_OF_KIND` texts of each kind, kind after kind, of very different lengths."""
+    rows = []
+    for texts in kinds.values():
+        joined = "\n".join(texts)
+        for _ in range(ROWS_OF_KIND):
+            length = int(rng.lognormvariate(6.2, 0.6))
+            start = rng.randrange(max(1, len(joined) - length))
+            rows.append(joined[start : start + length])
+    return rows
+
+
+def sampling_error(texts: list[str], rng: random.Random) -> tuple[float, float]:
+    """Return by how many percent the sum of a sampled job is off, and how many percent of its rows are weighed."""
+    spec = RequestSpec(endpoint="/v1/embeddings", custom_id="{{ row.id }}", model="m", prompt="{{ row.text }}")
+    renderer = compile_renderer(spec, ["id", "text"], {})
+    weigher, sampled, exact, weighed = RequestWeigher("gpt-5-mini"), 0, 0, 0
+    for number, text in enumerate(texts, start=1):
+        if text.strip():
+            tokens = weigher.weigh(renderer((number, text), number), rng.getrandbits(32))
+            sampled += tokens.input_tokens
+            weighed += bool(tokens.texts)
+            exact += estimate_tokens(text)
+    return 100 * abs(sampled / exact - 1), 100 * weighed / len(texts)
+
+
+def measure_sampling(kinds: dict[str, list[str]], runs: int) -> list[Figure]:
+    """Measure how far the sum over a sampled job is off."""
+    figures = []
+    for order in ("shuffled", "sorted by kind"):
+        error = Figure(f"sampled job of all kinds, {order}: sum is off by", "%", max_median=1)
+        share = Figure("  rows weighed", "%")
+        for seed in range(runs):
+            rng = random.Random(seed)
+            texts = job_of_kinds(kinds, rng)
+            if order == "shuffled":
+                rng.shuffle(texts)
+            off_by, weighed = sampling_error(texts, rng)
+            error.add(off_by)
+            share.add(weighed)
+        figures += [error, share]
+    return figures
 
 
 def main() -> None:
@@ -81,6 +132,7 @@ def main() -> None:
             # The estimate gets more texts, so that both take about as long.
             speed.add(time_count(partial(estimate_tokens, encoding=encoding), 20 * texts), time_count(anchor, texts))
         figures += [outside, too_low, speed]
+    figures += measure_sampling(kinds, args.runs)
     report("The token estimate", figures, args.json)
 
 

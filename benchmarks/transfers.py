@@ -37,7 +37,8 @@ def seal_files(folder: Path, sizes: list[int]) -> None:
     from airflow_provider_batch.core.ledger.job import Estimate, JobKey, Manifest
     from airflow_provider_batch.core.ledger.ledger import seal
     from airflow_provider_batch.core.provider.limits import Limits
-    from airflow_provider_batch.core.requests.render import Request, request_line
+    from airflow_provider_batch.core.requests.render import Request, request_lines
+    from airflow_provider_batch.core.sealing.rendered_row import RenderedRow
     from airflow_provider_batch.core.sealing.sealer import Sealer
     from airflow_provider_batch.staging.local import LocalFolder
 
@@ -48,10 +49,11 @@ def seal_files(folder: Path, sizes: list[int]) -> None:
         # A different model for each file, because a shard has only one model.
         model = f"model-{index}"
         body = b'{"messages":[{"content":"%b","role":"user"}],"model":"' + model.encode() + b'"}'
-        overhead = len(request_line("00000001", data.CHAT, body % b""))
+        overhead = len(request_lines(["00000001"], data.CHAT, [body % b""])[0])
         for _ in range(size // LINE_BYTES):
             number += 1
-            sealer.add(Request(f"{number:08}", model, body % (b"x" * (LINE_BYTES - overhead)), 1), [], number, 1)
+            request = Request(f"{number:08}", model, body % (b"x" * (LINE_BYTES - overhead)), 1)
+            sealer.add([RenderedRow(request, f"{number:064x}", [], number)], [1], [request.body])
     shards = sealer.finish()
     assert [shard.bytes for shard in shards] == sizes
     manifest = Manifest(

@@ -28,8 +28,7 @@ print(time.perf_counter() - start, read_memory(os.getpid())[1])
 PROOF = """
 from airflow_provider_batch.core.sealing.unique import UniqueIds
 unique = UniqueIds()
-for custom_id in ids:
-    unique.add(custom_id)
+unique.add_all(ids)
 assert unique.find_repeated(lambda: []) is None
 """
 SET = """

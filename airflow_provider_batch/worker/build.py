@@ -7,7 +7,7 @@ without a seal, which nothing reads.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import islice
@@ -29,20 +29,29 @@ from airflow_provider_batch.core.provider.limits import Limits
 from airflow_provider_batch.core.requests.answer_size import dimensions_of
 from airflow_provider_batch.core.requests.endpoints import EMBEDDINGS
 from airflow_provider_batch.core.requests.file_parts import compact
-from airflow_provider_batch.core.requests.render import Request, RequestSpec, compile_renderer
+from airflow_provider_batch.core.requests.render import (
+    Renderer,
+    Request,
+    RequestSpec,
+    compile_renderer,
+    request_hashes,
+)
 from airflow_provider_batch.core.requests.row import Columns, UnknownColumnError
 from airflow_provider_batch.core.requests.uploaded_files import with_references
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.core.schema.judge import SchemaJudge
 from airflow_provider_batch.core.schema.native import plain
+from airflow_provider_batch.core.sealing.canary_rows import lot_of
 from airflow_provider_batch.core.sealing.carry import CarriedColumns
+from airflow_provider_batch.core.sealing.rendered_row import RenderedRow
 from airflow_provider_batch.core.sealing.reuse_generation import PreviousGeneration, RowSet
 from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.exceptions import BudgetError, InputError
 from airflow_provider_batch.sources.source import RowSource
 from airflow_provider_batch.warehouse.reused_table import ReusedTable
+from airflow_provider_batch.worker.chunks import CHUNK_ROWS, chunks_of
 from airflow_provider_batch.worker.file_reader import FileReader
-from airflow_provider_batch.worker.reuse import RenderedRow, with_reused_answers
+from airflow_provider_batch.worker.reuse import with_reused_answers
 from airflow_provider_batch.worker.uploaded_files import store_file
 
 #: number of requests that a preview shows
@@ -161,7 +170,7 @@ class _Builder:
         )
         if previous is not None:
             previous.add_requests_to(self._sealer, deduplicate=plan.deduplicate)
-        self.estimator = Estimator(Prices(plan.prices, plan.price_list), plan.spec.endpoint)
+        self.estimator = Estimator(Prices(plan.prices, plan.price_list), plan.spec.endpoint, plan.limits.tokens)
         self._rowset = RowSet()
         self._carry: list[Column] = []
         self._sample: list[dict[str, Any]] = []
@@ -187,70 +196,109 @@ class _Builder:
                 )
                 carried_columns = _carried_columns(plan.carry, rows)
                 row_iterator = iter(rows)
-                first_rows = islice(row_iterator, plan.max_rows)
-                numbered_rows = (
-                    files.read_ahead(first_rows, lambda row: renderer.locations(plain(row)))
-                    if plan.spec.files is not None
-                    else first_rows
-                )
-                rendered_rows: Iterator[RenderedRow] = (
-                    RenderedRow(renderer(plain(row), number), carried_columns.take(row, number), number)
-                    for number, row in enumerate(numbered_rows, start=1)
-                )
+                first_rows: Iterator[tuple[Any, ...]] = islice(row_iterator, plan.max_rows)
+                if plan.spec.files is None:
+                    chunks = chunks_of(first_rows, CHUNK_ROWS)
+                else:  # one by one, because the files of each may have many megabytes
+                    first_rows = files.read_ahead(first_rows, lambda row: renderer.locations(plain(row)))
+                    chunks = chunks_of(first_rows, max_rows=1)
+                rendered_chunks = self._rendered(chunks, renderer, carried_columns)
                 if reused_table is not None:
-                    rendered_rows = self._with_reused_answers(rendered_rows, reused_table)
-                for request, carry, number in rendered_rows:
-                    self._seal_row(request, carry, number)
-                    if request.problem is None and len(self._sample) < SAMPLE_REQUESTS:
-                        body = compact(msgspec.json.decode(request.body), request.files)
-                        self._sample.append({"custom_id": request.custom_id, "body": body})
+                    rendered_chunks = self._with_reused_answers(rendered_chunks, reused_table)
+                for rendered_rows in rendered_chunks:
+                    self._seal(rendered_rows)
+                    self._add_to_sample(rendered_rows)
                 self._has_more_rows = plan.max_rows is not None and next(row_iterator, None) is not None
             self._carry = carried_columns.columns()
             return self._sealer.finish()
         finally:
             self._sealer.abandon()
 
-    def _with_reused_answers(self, rows: Iterator[RenderedRow], table: ReusedTable) -> Iterator[RenderedRow]:
+    def _rendered(
+        self, chunks: Iterable[list[tuple[Any, ...]]], renderer: Renderer, carried_columns: CarriedColumns
+    ) -> Iterator[list[RenderedRow]]:
+        """Yield the rows of each chunk, rendered. If a row is invalid, those before it are yielded one by one first."""
+        first = 1
+        for rows in chunks:
+            try:
+                rendered_rows = self._render(rows, first, renderer, carried_columns)
+            except InputError:
+                if len(rows) == 1:
+                    raise
+                for number, row in enumerate(rows, start=first):
+                    yield self._render([row], number, renderer, carried_columns)
+            else:
+                yield rendered_rows
+            first += len(rows)
+
+    def _render(
+        self, rows: list[tuple[Any, ...]], first: int, renderer: Renderer, carried_columns: CarriedColumns
+    ) -> list[RenderedRow]:
+        numbers = range(first, first + len(rows))
+        requests = [renderer(plain(row), number) for row, number in zip(rows, numbers, strict=True)]
+        hashes = request_hashes(self._plan.spec.endpoint, [request.body for request in requests])
+        carry = [carried_columns.take(row, number) for row, number in zip(rows, numbers, strict=True)]
+        return list(map(RenderedRow, requests, hashes, carry, numbers))
+
+    def _with_reused_answers(
+        self, chunks: Iterator[list[RenderedRow]], table: ReusedTable
+    ) -> Iterator[list[RenderedRow]]:
         schema = self._plan.spec.author_schema
         judge = SchemaJudge(schema) if schema is not None else None
-        return with_reused_answers(rows, table, self._sealer, self._folder, self._prefix, judge)
+        return with_reused_answers(chunks, table, self._sealer, self._folder, self._prefix, judge)
 
-    def _seal_row(self, request: Request, carry: list[Any], number: int) -> None:
-        """Keep the row in its shard of the previous generation, or seal it unless it is a duplicate or reused."""
-        sealer, previous = self._sealer, self._previous
-        sha256 = sealer.sha256(request)
+    def _seal(self, rows: list[RenderedRow]) -> None:
+        """Seal rows. Those that were already sent in the previous generation stay in their shards."""
+        sealer = self._sealer
         if self._plan.spec.files is not None:
-            self._count_files(request)
-        if previous is not None:
-            self._rowset.add(request.custom_id, sha256, carry)
-        if sealer.add_if_invalid(request, carry, number):
-            return
-        if previous is not None:
-            shard = previous.shard_of(request, sha256)
-            if shard is not None:
-                sealer.add_kept_row(request, carry, number, shard)
-                self._kept_rows += 1
-                return
-        if not sealer.add_if_duplicate(request, carry, number):
-            tokens = self.estimator.add(
-                request.model, request.body, request.inputs, request.outline, request.leaf_values
-            )
-            sealer.add(request, carry, number, tokens, sent_body=self._sent_body(request))
+            self._count_files(rows)
+        if self._previous is not None:
+            self._rowset.add_all((row.request.custom_id, row.sha256, row.carry) for row in rows)
+        invalid_rows = [row for row in rows if row.request.problem is not None]
+        if invalid_rows:
+            sealer.add_invalid(invalid_rows)
+            rows = [row for row in rows if row.request.problem is None]
+        if self._previous is not None:
+            rows = self._without_kept_rows(rows, self._previous)
+        new_rows, duplicates = sealer.split(rows)
+        requests = [row.request for row in new_rows]
+        tokens = self.estimator.add(requests, [lot_of(row.sha256, row.request.custom_id) for row in new_rows])
+        sealer.add(new_rows, tokens, [self._sent_body(request) for request in requests])
+        sealer.add_duplicates(duplicates)
 
-    def _sent_body(self, request: Request) -> bytes | None:
-        """Return the body with references to its files, which are kept in staging; None if the files stay in it."""
+    def _without_kept_rows(self, rows: list[RenderedRow], previous: PreviousGeneration) -> list[RenderedRow]:
+        """Keep rows in the shards in which they were sent. Return the others."""
+        other_rows = []
+        for row in rows:
+            shard = previous.shard_of(row)
+            if shard is None:
+                other_rows.append(row)
+            else:
+                self._sealer.add_kept_row(row, shard)
+                self._kept_rows += 1
+        return other_rows
+
+    def _add_to_sample(self, rows: list[RenderedRow]) -> None:
+        valid_requests = (row.request for row in rows if row.request.problem is None)
+        for request in islice(valid_requests, SAMPLE_REQUESTS - len(self._sample)):
+            body = compact(msgspec.json.decode(request.body), request.files)
+            self._sample.append({"custom_id": request.custom_id, "body": body})
+
+    def _sent_body(self, request: Request) -> bytes:
+        """Return the body, with references to its files if they are uploaded. Such files are kept in staging."""
         if not self._plan.uploads_files or not request.files:
-            return None
+            return request.body
         body, files = with_references(request.body, len(request.files))
         for file in files:
             store_file(self._folder, file)
         return body
 
-    def _count_files(self, request: Request) -> None:
-        if request.problem is not None:
-            self._first_problem = self._first_problem or f"{request.custom_id!r}: {request.problem.message}"
-        elif not request.files:
-            self._rows_without_files += 1
+    def _count_files(self, rows: list[RenderedRow]) -> None:
+        for request in (row.request for row in rows):
+            if request.problem is not None:
+                self._first_problem = self._first_problem or f"{request.custom_id!r}: {request.problem.message}"
+            elif not request.files:
+                self._rows_without_files += 1
 
     def check_files(self) -> None:
         """Raise InputError if no row at all has a usable file, so that nothing could be sent."""

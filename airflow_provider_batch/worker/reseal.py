@@ -126,7 +126,7 @@ class Resealer:
                     row = rows[number]
                     origin = row if row.origin else msgspec.structs.replace(row, origin=shard.name, line=number)
                     attempt = attempt_by_line[number]
-                    sealer.add_line(shard.model, line, origin, inputs=row.inputs, tokens=row.tokens, attempt=attempt)
+                    sealer.add_line(shard.model, line, origin, attempt=attempt)
 
     def reseal(self, step: Reseal) -> None:
         """Seal the rows of a shard into smaller shards, which replace it. This does not count as an attempt."""

@@ -8,26 +8,18 @@ file is as large as all shards together. It is removed when its rows have been r
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import Any
 
 import msgspec
 
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.requests.render import Problem, Request
 from airflow_provider_batch.core.schema.judge import SchemaJudge
+from airflow_provider_batch.core.sealing.rendered_row import RenderedRow
 from airflow_provider_batch.core.sealing.reused_answers import ReusedAnswer, ReusedAnswerWriter
 from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.warehouse.reused_table import ReusedTable
-
-
-class RenderedRow(NamedTuple):
-    """A row on its way into a shard."""
-
-    request: Request
-    #: values of the carried columns
-    carry: list[Any]
-    #: number of the row, from 1
-    number: int
 
 
 class _StoredRow(msgspec.Struct, array_like=True):
@@ -37,53 +29,66 @@ class _StoredRow(msgspec.Struct, array_like=True):
     model: str
     body: msgspec.Raw
     inputs: int
+    sha256: str
     carry: list[Any]
     number: int
     files: tuple[str, ...] = ()
     problem: Problem | None = None
 
 
+_decoder = msgspec.json.Decoder(_StoredRow)
+
+
 def with_reused_answers(
-    rows: Iterable[RenderedRow],
+    chunks: Iterable[list[RenderedRow]],
     table: ReusedTable,
     sealer: Sealer,
     folder: Folder,
     prefix: str,
     judge: SchemaJudge | None,
-) -> Generator[RenderedRow]:
-    """Yield the rows unchanged, once the sealer knows which of them have an answer in the table."""
+) -> Generator[list[RenderedRow]]:
+    """Yield the chunks of rows unchanged, once the sealer knows which rows have an answer in the table."""
     name = f"{prefix}/rendered.jsonl"
+    #: number of rows of each chunk
+    sizes: list[int] = []
     try:
         with folder.writer(name) as file:
-            for request, carry, number in rows:
-                if request.problem is None:
-                    sealer.register(request)
-                row = _StoredRow(
-                    request.custom_id,
-                    request.model,
-                    msgspec.Raw(request.body),
-                    request.inputs,
-                    carry,
-                    number,
-                    request.files,
-                    request.problem,
-                )
-                file.write(msgspec.json.encode(row) + b"\n")
+            for rows in chunks:
+                sealer.register(rows)
+                file.write(b"".join(map(_encode, rows)))
+                sizes.append(len(rows))
         writer = ReusedAnswerWriter(folder, prefix, sealer.request_index, sealer.endpoint, judge, sealer.reused_files)
         for sha256, output, finish_reason, model, batch_id in table:
             if isinstance(sha256, str):
                 writer.add(ReusedAnswer(sha256, output, _text(finish_reason), _text(model), _text(batch_id)))
         sealer.reuse(writer.finish())
-        decoder = msgspec.json.Decoder(_StoredRow)
         with folder.reader(name) as lines:
-            for line in lines:
-                row = decoder.decode(line)
-                request = Request(
-                    row.custom_id, row.model, bytes(row.body), row.inputs, files=row.files, problem=row.problem
-                )
-                yield RenderedRow(request, row.carry, row.number)
+            for size in sizes:
+                yield list(map(_decode, islice(lines, size)))
     finally:
         folder.remove(name)
+
+
+def _encode(row: RenderedRow) -> bytes:
+    request, sha256, carry, number = row
+    stored_row = _StoredRow(
+        request.custom_id,
+        request.model,
+        msgspec.Raw(request.body),
+        request.inputs,
+        sha256,
+        carry,
+        number,
+        request.files,
+        request.problem,
+    )
+    return msgspec.json.encode(stored_row) + b"\n"
+
+
+def _decode(line: bytes) -> RenderedRow:
+    row = _decoder.decode(line)
+    request = Request(row.custom_id, row.model, bytes(row.body), row.inputs, files=row.files, problem=row.problem)
+    return RenderedRow(request, row.sha256, row.carry, row.number)
 
 
 def _text(value: Any) -> str | None:

@@ -40,13 +40,14 @@ def seal_job(path: Path, prompts: list[str], *, requests: int, tokens: int = 10,
     from airflow_provider_batch.core.requests.render import RequestSpec, compile_renderer
     from airflow_provider_batch.core.sealing.sealer import Sealer
     from airflow_provider_batch.staging.local import LocalFolder
+    from tests.core.building import add_row
 
     folder = LocalFolder(path / "job")
     spec = RequestSpec(custom_id="{{ row.id }}", model="gpt-5-mini", prompt="{{ row.text }}")
     renderer = compile_renderer(spec, ["id", "text"], {})
     sealer = Sealer(folder, "g001/build", spec.endpoint, Limits(requests=requests))
     for number, text in enumerate(prompts, start=1):
-        sealer.add(renderer((f"row-{number}", text), number), [], number, tokens)
+        add_row(sealer, renderer((f"row-{number}", text), number), [], number, tokens)
     shards = sealer.finish()
     fields: dict[str, Any] = {
         "job_uid": uuid4().hex,
@@ -331,9 +332,10 @@ def seal_job_with_tokens(path: Path, prompts: list[str], *, requests: int) -> An
     """Seal a job like `seal_job`, with the token estimate that the submit task would make."""
     from airflow_provider_batch.core.pricing.estimate import Estimator
     from airflow_provider_batch.core.pricing.prices import Prices
+    from airflow_provider_batch.core.requests.render import Request
 
-    estimator = Estimator(Prices(), "/v1/chat/completions")
-    tokens = estimator.add("gpt-5-mini", b'{"messages": [{"role": "user", "content": "%s"}]}' % prompts[0].encode(), 1)
+    body = b'{"messages": [{"role": "user", "content": "%s"}]}' % prompts[0].encode()
+    (tokens,) = Estimator(Prices(), "/v1/chat/completions").add([Request("row-1", "gpt-5-mini", body, 1)], [0])
     return seal_job(path, prompts, requests=requests, tokens=tokens)
 
 

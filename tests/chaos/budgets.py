@@ -281,6 +281,7 @@ class BudgetChaos:
         from airflow_provider_batch.core.requests.render import RequestSpec, compile_renderer
         from airflow_provider_batch.core.sealing.sealer import Sealer
         from airflow_provider_batch.staging.local import LocalFolder
+        from tests.core.building import add_row
 
         job_folder = LocalFolder(folder / f"job-{job}")
         limits = Limits(requests=SHARD_ROWS)
@@ -289,7 +290,7 @@ class BudgetChaos:
         canary = CANARY_ROWS if round_.canary else 0
         sealer = Sealer(job_folder, "g001/build", spec.endpoint, limits, canary=canary)
         for row in range(ROWS):
-            sealer.add(renderer((str(row), prompt(round_.number, job, row)), row + 1), [], row + 1, ESTIMATE)
+            add_row(sealer, renderer((str(row), prompt(round_.number, job, row)), row + 1), [], row + 1, ESTIMATE)
         manifest = Manifest(
             job_uid=uuid4().hex,
             key=JobKey("chaos", f"submit_{job}", f"round-{round_.number}"),

@@ -18,8 +18,9 @@ from airflow_provider_batch.core.ledger.job import Estimate, JobKey, Manifest, S
 from airflow_provider_batch.core.ledger.records import CollectedFile, Settled
 from airflow_provider_batch.core.provider.lane import Lane
 from airflow_provider_batch.core.provider.limits import Limits
-from airflow_provider_batch.core.requests.render import Request
+from airflow_provider_batch.core.requests.render import Request, request_hashes, request_lines
 from airflow_provider_batch.core.schema.columns import Column
+from airflow_provider_batch.core.sealing.rendered_row import RenderedRow
 from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.staging.local import LocalFolder
 
@@ -43,6 +44,30 @@ def request(custom_id: str, *, model: str = "gpt-5-mini", text: str = "Label thi
     return Request(custom_id, model, json.dumps({"model": model, "text": text}).encode(), inputs)
 
 
+def request_line(custom_id: str, endpoint: str, body: bytes) -> bytes:
+    """Return a single request as a line of an input file."""
+    (line,) = request_lines([custom_id], endpoint, [body])
+    return line
+
+
+def request_sha256(endpoint: str, body: bytes) -> str:
+    """Return the hash of a single request."""
+    (sha256,) = request_hashes(endpoint, [body])
+    return sha256
+
+
+def row_of(rendered_request: Request, carry: list[Any], number: int, endpoint: str = CHAT) -> RenderedRow:
+    """Return a request as the row that it was rendered from."""
+    return RenderedRow(rendered_request, request_sha256(endpoint, rendered_request.body), carry, number)
+
+
+def add_row(sealer: Sealer, rendered_request: Request, carry: list[Any], number: int, tokens: int) -> None:
+    """Add a single row to a sealer, as a request or as a duplicate."""
+    new_rows, duplicates = sealer.split([row_of(rendered_request, carry, number, sealer.endpoint)])
+    sealer.add(new_rows, [tokens] * len(new_rows), [row.request.body for row in new_rows])
+    sealer.add_duplicates(duplicates)
+
+
 def seal_all(
     folder: Folder,
     requests: Iterable[Request],
@@ -56,7 +81,7 @@ def seal_all(
     values = iter(carry)
     try:
         for number, rendered_request in enumerate(requests, start=1):
-            sealer.add(rendered_request, next(values, []), number, 7)
+            add_row(sealer, rendered_request, next(values, []), number, 7)
         return sealer.finish()
     finally:
         sealer.abandon()

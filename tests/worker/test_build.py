@@ -230,13 +230,14 @@ def test_memory_does_not_grow_with_the_rows_that_are_sealed_in_an_object_store(t
         from airflow_provider_batch.staging.layout import open_folder
         from benchmarks.measure import read_memory
         from tests.bucket import Bucket
+        from tests.core.building import add_row
         bucket = Bucket(stores_content=lambda path: False)
         attach("memory", fs=bucket)
         sealer = Sealer(open_folder("memory://bucket/job"), "g001/build", "/v1/chat/completions", Limits())
         body = b'{"max_tokens":9,"text":"%b"}' % (b"x" * 1_000)
         peaks = []
         for number in range(1, 240_001):
-            sealer.add(Request(f"row-{number}", "gpt-5-mini", body, 1), [], number, 1)
+            add_row(sealer, Request(f"row-{number}", "gpt-5-mini", body, 1), [], number, 1)
             if number % 80_000 == 0:
                 peaks.append(read_memory(os.getpid())[1])
         sealer.finish()

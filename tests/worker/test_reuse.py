@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_batch.core.provider.limits import Limits
-from airflow_provider_batch.core.requests.render import request_sha256
+from airflow_provider_batch.core.sealing.rendered_row import RenderedRow
 from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.staging.local import LocalFolder
 from airflow_provider_batch.warehouse.reused_table import ReusedTable
-from airflow_provider_batch.worker.reuse import RenderedRow, with_reused_answers
-from tests.core.building import CHAT, request
+from airflow_provider_batch.worker.reuse import with_reused_answers
+from tests.core.building import CHAT, add_row, request, request_sha256, row_of
 from tests.warehouse.conftest import sqlite_warehouse
 
 LARGE = "x" * 5_000
@@ -35,25 +35,24 @@ def table_with_answers(path: Path, monkeypatch: pytest.MonkeyPatch, numbers: Ite
     return table
 
 
-def rows(count: int) -> Iterator[RenderedRow]:
-    return (RenderedRow(request(str(n), text=f"{n} {LARGE}"), [n, None], n + 1) for n in range(count))
+def chunks(count: int) -> Iterator[list[RenderedRow]]:
+    """Yield this many rows in chunks of 20, and what remains."""
+    for start in range(0, count, 20):
+        numbers = range(start, min(start + 20, count))
+        yield [row_of(request(str(n), text=f"{n} {LARGE}"), [n, None], n + 1) for n in numbers]
 
 
 def test_neither_the_rows_nor_the_answers_are_kept_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = table_with_answers(tmp_path / "warehouse.db", monkeypatch, range(0, 4_000, 2))
     folder = LocalFolder(tmp_path / "job")
     sealer = Sealer(folder, "g001/build", CHAT, Limits(), deduplicate=True)
-    rendered_rows = rows(4_000)
     tracemalloc.start()
     try:
-        for row_request, carry, number in with_reused_answers(rendered_rows, table, sealer, folder, "g001/build", None):
-            assert (row_request, carry, number) == (
-                request(str(number - 1), text=f"{number - 1} {LARGE}"),
-                [number - 1, None],
-                number,
-            )
-            if not sealer.add_if_duplicate(row_request, carry, number):
-                sealer.add(row_request, carry, number, 1)
+        generator = with_reused_answers(chunks(4_000), table, sealer, folder, "g001/build", None)
+        for rows, expected_rows in zip(generator, chunks(4_000), strict=True):
+            assert rows == expected_rows
+            for row in rows:
+                add_row(sealer, row.request, row.carry, row.number, 1)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -66,7 +65,7 @@ def test_the_temporary_file_of_rows_is_deleted(tmp_path: Path, monkeypatch: pyte
     table = table_with_answers(tmp_path / "warehouse.db", monkeypatch, [1])
     folder = LocalFolder(tmp_path / "job")
     sealer = Sealer(folder, "g001/build", CHAT, Limits(), deduplicate=True)
-    generator = with_reused_answers(rows(3), table, sealer, folder, "g001/build", None)
+    generator = with_reused_answers(chunks(3), table, sealer, folder, "g001/build", None)
     next(generator)
     assert "rendered.jsonl" in folder.names("g001/build")
     for _ in generator if complete else ():

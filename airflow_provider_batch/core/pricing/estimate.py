@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Any
 
 import msgspec
 
@@ -22,10 +21,10 @@ from airflow_provider_batch.core.ledger.samples import InputSample, OutputSample
 from airflow_provider_batch.core.pricing.input_correction import correct
 from airflow_provider_batch.core.pricing.prices import Prices, Usage, linear_cost
 from airflow_provider_batch.core.pricing.rate import Rate
+from airflow_provider_batch.core.pricing.sampling import RequestWeigher
 from airflow_provider_batch.core.pricing.spread import input_range, output_range, with_earlier_answers
 from airflow_provider_batch.core.provider.lane import Lane
-from airflow_provider_batch.core.requests.outline import Outline
-from airflow_provider_batch.core.tokens.counter import TokenCounter
+from airflow_provider_batch.core.requests.render import Request
 from airflow_provider_batch.core.tokens.request import RequestTokens, estimate_request
 
 #: output tokens of an answer at the low end of an estimate
@@ -43,10 +42,8 @@ _WITHOUT_OUTPUT = ("/v1/embeddings", "/v1/moderations")
 class _ModelTotals:
     """The totals of the requests to a model."""
 
-    def __init__(self, rate: Rate | None, served_model: str) -> None:
-        self.rate, self.counter = rate, TokenCounter(served_model)
-        #: the model whose rules count the tokens
-        self.served_model = served_model
+    def __init__(self, rate: Rate | None, weigher: RequestWeigher) -> None:
+        self.rate, self.weigher = rate, weigher
         self.requests = self.input_tokens = self.low_output = self.high_output = 0
         #: whether every request has an output cap, and whether any has an image, a sound or a file
         self.is_capped, self.has_media = True, False
@@ -66,32 +63,39 @@ class _ModelTotals:
 class Estimator:
     """Adds up the estimated tokens and the estimated cost of the requests of a job."""
 
-    def __init__(self, prices: Prices, endpoint: str) -> None:
-        self._prices = prices
+    def __init__(self, prices: Prices, endpoint: str, max_tokens: int | None = None) -> None:
+        """`max_tokens` is the maximum number of input tokens in a request; None if there is none."""
+        self._prices, self._max_tokens = prices, max_tokens
         self._has_output = endpoint not in _WITHOUT_OUTPUT
         self._totals: dict[str, _ModelTotals] = {}
 
-    def add(
-        self, model: str, body: bytes, inputs: int, outline: Outline | None = None, leaf_values: Sequence[Any] = ()
-    ) -> int:
-        """Add a request. Return its estimated input tokens, at least one per input.
+    def add(self, requests: Sequence[Request], lots: Sequence[int]) -> list[int]:
+        """Add requests. Return the estimated input tokens of each, at least one per input.
 
-        The tokens come from the outline and its leaf values if possible, otherwise from the body (JSON).
+        :param lots: a number below 2**32 for each request, drawn by its content (see `core.pricing.sampling`).
         """
+        return list(map(self._add, requests, lots))
+
+    def _totals_of(self, model: str) -> _ModelTotals:
         totals = self._totals.get(model)
         if totals is None:
-            totals = _ModelTotals(self._prices.rate(model), self._prices.served_model(model))
-            self._totals[model] = totals
-        request = None if outline is None else outline.estimate(leaf_values, totals.served_model)
-        if request is None:
-            request = estimate_request(body, totals.served_model)
-        tokens = max(totals.counter.count(request), inputs)
+            rate = self._prices.rate(model)
+            limits = [self._max_tokens, None if rate is None else rate.max_input_tokens]
+            max_tokens = min((limit for limit in limits if limit is not None), default=None)
+            weigher = RequestWeigher(self._prices.served_model(model), max_tokens)
+            totals = self._totals[model] = _ModelTotals(rate, weigher)
+        return totals
+
+    def _add(self, request: Request, lot: int) -> int:
+        totals = self._totals_of(request.model)
+        request_tokens = totals.weigher.weigh(request, lot)
+        tokens = max(request_tokens.input_tokens, request.inputs)
         low = high = 0
         if self._has_output:
-            high = _high_output(request)
-            low = min(request.choices * LOW_OUTPUT, high)
-            totals.is_capped = totals.is_capped and request.cap is not None
-        totals.has_media = totals.has_media or bool(request.media)
+            high = _high_output(request_tokens)
+            low = min(request_tokens.choices * LOW_OUTPUT, high)
+            totals.is_capped = totals.is_capped and request_tokens.cap is not None
+        totals.has_media = totals.has_media or bool(request_tokens.media)
         totals.requests += 1
         totals.input_tokens += tokens
         totals.low_output += low
@@ -101,7 +105,7 @@ class Estimator:
             # `finish` applies the linear price to all tokens. Record what this request costs beyond that.
             for end, output in enumerate((low, high)):
                 usage = Usage(input_tokens=tokens, output_tokens=output)
-                cost = self._prices.cost(model, usage)
+                cost = self._prices.cost(request.model, usage)
                 assert cost is not None
                 totals.surcharges[end] += cost - linear_cost(rate, tokens, 0, output)
         return tokens
@@ -161,7 +165,7 @@ class Estimator:
             high_usd=None if unknown_models else float(high),
             likely_usd=float(likely) if is_likely and not unknown_models else None,
             unknown_models=unknown_models,
-            counted_requests=sum(totals.counter.counted_requests for totals in self._totals.values()),
+            counted_requests=sum(totals.weigher.counter.counted_requests for totals in self._totals.values()),
             standard_price_models=sorted(
                 model
                 for model, totals in self._totals.items()

@@ -46,6 +46,11 @@ class Form:
             leaf_values.append(value)
         return b"".join(parts), leaf_values
 
+    @property
+    def body_bytes(self) -> int:
+        """Size of the body without its leaves."""
+        return sum(map(len, self._pattern))
+
     def fill_with_markers(self) -> tuple[bytes, list[str]]:
         """Return the body with a marker in place of each leaf, and the markers.
 

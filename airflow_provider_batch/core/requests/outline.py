@@ -20,17 +20,24 @@ from airflow_provider_batch.core.tokens.media import Media, media_tokens
 from airflow_provider_batch.core.tokens.request import RAW_KEYS, RequestTokens, estimate_request
 
 
-class _Common(NamedTuple):
+class Common(NamedTuple):
     """What all requests of a form to a model have in common."""
 
     #: the request without its leaves
     request: RequestTokens
+    #: size of the body without its leaves
+    body_bytes: int
     #: indexes of the leaves that are texts of the prompt
     text_indexes: list[int]
     #: images, sounds and files with markers in place of the leaves
     media_forms: list[Media]
     #: index of the leaf for each marker
     indexes: dict[str, int]
+
+    def count_characters(self, leaf_values: Sequence[Any]) -> int:
+        """Return the number of characters in the texts of a row; 0 if any is not a text."""
+        texts = [leaf_values[index] for index in self.text_indexes]
+        return sum(map(len, texts)) if all(type(text) is str for text in texts) else 0
 
 
 class Outline:
@@ -43,7 +50,7 @@ class Outline:
         self._has_constant_limits = not form.row_keys & RAW_KEYS
         #: True if the rows do not affect the keys that `expected_bytes` reads
         self._has_constant_answer = not form.row_keys & answer_size.keys_read(endpoint)
-        self._commons: dict[str, _Common] = {}
+        self._commons: dict[str, Common] = {}
         self._answer_bytes: dict[int, int] = {}
 
     def estimate(self, leaf_values: Sequence[Any], model: str) -> RequestTokens | None:
@@ -53,9 +60,7 @@ class Outline:
         """
         if not self._has_constant_limits:
             return None
-        common = self._commons.get(model)
-        if common is None:
-            common = self._commons[model] = self._measure_common(model)
+        common = self._common(model)
         encoding = encoding_of(model)
         texts = [leaf_values[index] for index in common.text_indexes]
         text_tokens = 0
@@ -81,6 +86,19 @@ class Outline:
             choices=request.choices,
         )
 
+    def common(self, model: str) -> Common | None:
+        """Return what all requests have in common; None if they differ in more than the texts of the prompt."""
+        if not self._has_constant_limits:
+            return None
+        common = self._common(model)
+        return None if common.media_forms or common.request.media else common
+
+    def _common(self, model: str) -> Common:
+        common = self._commons.get(model)
+        if common is None:
+            common = self._commons[model] = self._measure_common(model)
+        return common
+
     def answer_bytes(self, line: bytes, inputs: int) -> int:
         """Return what `expected_bytes` returns for a line of an input file."""
         if not self._has_constant_answer:
@@ -90,7 +108,7 @@ class Outline:
             size = self._answer_bytes[inputs] = answer_size.expected_bytes(self._endpoint, line, inputs)
         return size
 
-    def _measure_common(self, model: str) -> _Common:
+    def _measure_common(self, model: str) -> Common:
         body, markers = self._form.fill_with_markers()
         request = estimate_request(body, model)
         encoding = encoding_of(model)
@@ -101,7 +119,7 @@ class Outline:
         # Without the markers: the texts and the media in which they stand are added for each row.
         other_tokens = request.input_tokens - request.text_tokens
         other_tokens -= sum(media_tokens(part, model, encoding) for part in media_forms)
-        return _Common(
+        return Common(
             msgspec.structs.replace(
                 request,
                 input_tokens=other_tokens + text_tokens,
@@ -109,6 +127,7 @@ class Outline:
                 text_tokens=text_tokens,
                 media=tuple(part for part in request.media if part not in media_forms),
             ),
+            self._form.body_bytes,
             [index for index, text in enumerate(markers) if text in request.texts],
             media_forms,
             indexes,

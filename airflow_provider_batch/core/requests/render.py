@@ -7,7 +7,7 @@ columns of a query and returns a Renderer, which turns each row into a Request a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from typing import Any, NamedTuple
@@ -51,8 +51,8 @@ __all__ = [
     "RequestSpec",
     "check",
     "compile_renderer",
-    "request_line",
-    "request_sha256",
+    "request_hashes",
+    "request_lines",
 ]
 
 
@@ -89,10 +89,14 @@ _MAX_FILES = 500
 _LINE_ENVELOPE = 1_000
 
 
-def request_line(custom_id: str, endpoint: str, body: bytes) -> bytes:
-    """Return the request as a line of a batch input file, including the line end."""
-    line = b"".join((b'{"custom_id":', canonical_json(custom_id), _before_body(endpoint), body, b"}\n"))
-    return escape_line_separators(line)
+def request_lines(custom_ids: Sequence[str], endpoint: str, bodies: Sequence[bytes]) -> list[bytes]:
+    """Return requests as lines of a batch input file, including the line ends."""
+    before_body = _before_body(endpoint)
+    lines = [
+        b'{"custom_id":%b%b%b}\n' % (canonical_json(custom_id), before_body, body)
+        for custom_id, body in zip(custom_ids, bodies, strict=True)
+    ]
+    return [line if line.isascii() else escape_line_separators(line) for line in lines]
 
 
 def escape_line_separators(line: bytes) -> bytes:
@@ -102,8 +106,6 @@ def escape_line_separators(line: bytes) -> bytes:
     escapes all other characters at which such a server splits, because they are control characters. The request hash
     is computed from the body without these escapes, so it does not depend on them.
     """
-    if line.isascii():
-        return line
     for first_byte, last_byte, character, escape in _LINE_SEPARATORS:
         # looking for a single byte is many times faster than looking for the character
         if first_byte in line and last_byte in line:
@@ -124,11 +126,15 @@ def _before_body(endpoint: str) -> bytes:
     return b',"method":"POST","url":%b,"body":' % canonical_json(endpoint)
 
 
-def request_sha256(endpoint: str, body: bytes) -> str:
-    """Return the request hash in hexadecimal. It covers the endpoint and the body, but not the custom_id."""
-    digest = _hash_before_body(endpoint).copy()
-    digest.update(body)
-    return digest.hexdigest()
+def request_hashes(endpoint: str, bodies: Iterable[bytes]) -> list[str]:
+    """Return the request hashes in hexadecimal. They cover the endpoint and the body, but not the custom_id."""
+    hash_before_body = _hash_before_body(endpoint)
+    hashes = []
+    for body in bodies:
+        digest = hash_before_body.copy()
+        digest.update(body)
+        hashes.append(digest.hexdigest())
+    return hashes
 
 
 @cache

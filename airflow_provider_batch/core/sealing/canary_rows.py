@@ -1,4 +1,4 @@
-"""Chooses the requests of the canary from all over the query, in one pass and with bounded memory.
+"""Chooses the requests of each model's canary from all over the query, in one pass and with bounded memory.
 
 The first rows of a query are often alike: the oldest ones, one customer, one language. So each request draws a lot: a
 number that depends on its content and its custom_id alone. The canary of a model consists of the requests with the
@@ -11,8 +11,13 @@ from heapq import heappop, heappush
 from typing import Generic, TypeVar
 from zlib import crc32
 
+from airflow_provider_batch.core.sealing.errors import MAX_MODELS, too_many_models_error
+from airflow_provider_batch.core.sealing.open_shard import Line
+
 #: at most one of this many requests of a model is in its canary
 MIN_RATIO = 4
+#: bytes from which the candidates for the canaries become fewer, down to one for each model
+CANDIDATE_BYTES = 32 * 1024 * 1024
 
 T = TypeVar("T")
 
@@ -64,3 +69,50 @@ class CanaryRows(Generic[T]):
         entries = sorted(self._heap, reverse=True)
         canary, others = (sorted(part, key=lambda entry: -entry[1]) for part in (entries[:size], entries[size:]))
         return [request for *_, request in canary], [request for *_, request in others]
+
+
+class Canaries:
+    """The candidates for the canaries of all models.
+
+    They are kept in memory until the end, because a row that is read later may displace them.
+    """
+
+    def __init__(self, maximum: int) -> None:
+        """`maximum` is the number of requests in the canary of a model."""
+        self._maximum = maximum
+        self._models: dict[str, CanaryRows[Line]] = {}
+        self._candidates = self._bytes = 0
+
+    def exchange(self, line: Line) -> tuple[Line | None, list[Line]]:
+        """Count a line. Return it as a candidate, or None if it is none, and the lines that belong into a shard.
+
+        The latter are the line itself if it is no candidate, otherwise those that it displaces.
+
+        :raises InputError: if the lines belong to more than 100 models.
+        """
+        canary = self._models.get(line.model)
+        if canary is None:
+            if len(self._models) >= MAX_MODELS:
+                raise too_many_models_error()
+            canary = self._models[line.model] = CanaryRows(self._maximum)
+        lot = lot_of(line.row.sha256, line.row.custom_id)
+        if not canary.admits(lot):
+            return None, [line]
+        self._candidates += 1
+        candidate = line._replace(candidate=f"candidate-{self._candidates}")
+        self._bytes += len(line.line)
+        displaced = canary.add(lot, candidate)
+        lines = [] if displaced is None else [displaced]
+        self._bytes -= sum(len(line.line) for line in lines)
+        while self._bytes > CANDIDATE_BYTES and len(canary) > 1:
+            lines.append(canary.shrink())
+            self._bytes -= len(lines[-1].line)
+        return candidate, lines
+
+    def finish(self) -> tuple[dict[str, list[Line]], list[Line]]:
+        """Return the lines of each model's canary, and the candidates that are too many."""
+        chosen, others = {}, []
+        for model, canary in self._models.items():
+            chosen[model], remaining = canary.finish()
+            others += remaining
+        return chosen, others

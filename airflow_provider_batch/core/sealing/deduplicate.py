@@ -56,49 +56,42 @@ class RequestIndex:
         self._shards = [array("H") for _ in range(_BUCKETS)]
         self._names: list[str] = []
         self._numbers: dict[str, int] = {}
-        self._last_lookup = ("", (0, 0))
 
     def shard_of(self, sha256: str) -> str | None:
         """Return the name of the shard that contains the request with this hash, or None if none does yet."""
-        bucket, digest = self._locate(sha256)
-        digests = self._digests[bucket]
-        index = bisect_left(digests, digest)
-        exists = index < len(digests) and digests[index] == digest
-        return (self._names[self._shards[bucket][index]] or None) if exists else None
+        number = self._number_of(sha256)
+        return None if number is None else self._names[number] or None
 
     def is_unassigned(self, sha256: str) -> bool:
         """Return whether the request with this hash is in the index, but in no shard yet."""
-        bucket, digest = self._locate(sha256)
+        number = self._number_of(sha256)
+        return number is not None and not self._names[number]
+
+    def _number_of(self, sha256: str) -> int | None:
+        digest = self._digest(sha256)
+        bucket = digest % _BUCKETS
         digests = self._digests[bucket]
         index = bisect_left(digests, digest)
-        return index < len(digests) and digests[index] == digest and not self._names[self._shards[bucket][index]]
+        exists = index < len(digests) and digests[index] == digest
+        return self._shards[bucket][index] if exists else None
 
-    def assign(self, sha256: str, shard: str) -> None:
-        """Record that `shard` contains the request with this hash; '' adds a request that is in no shard yet."""
+    def assign_all(self, hashes: Iterable[str], shard: str) -> None:
+        """Record that `shard` contains the requests with these hashes; '' adds requests that are in no shard yet."""
         number = self._numbers.get(shard)
         if number is None:
             number = self._numbers[shard] = len(self._names)
             self._names.append(shard)
             if number == 2**16:
                 self._shards = [array("I", shards) for shards in self._shards]
-        bucket, digest = self._locate(sha256)
-        digests, shards = self._digests[bucket], self._shards[bucket]
-        index = bisect_left(digests, digest)
-        if index < len(digests) and digests[index] == digest:
-            shards[index] = number
-        else:
-            digests.insert(index, digest)
-            shards.insert(index, number)
-
-    def _locate(self, sha256: str) -> tuple[int, int]:
-        """Return the bucket and the digest of a request hash.
-
-        The last result is cached, because a request is assigned right after it was looked up.
-        """
-        if self._last_lookup[0] != sha256:
-            digest = self._digest(sha256)
-            self._last_lookup = (sha256, (digest % _BUCKETS, digest))
-        return self._last_lookup[1]
+        for digest in map(self._digest, hashes):
+            bucket = digest % _BUCKETS
+            digests, shards = self._digests[bucket], self._shards[bucket]
+            index = bisect_left(digests, digest)
+            if index < len(digests) and digests[index] == digest:
+                shards[index] = number
+            else:
+                digests.insert(index, digest)
+                shards.insert(index, number)
 
     def _digest(self, sha256: str) -> int:
         # Python's own hash of text: SipHash, 8 bytes.

@@ -216,9 +216,7 @@ class _FinalPassBuilder:
                     row = rows[number]
                     origin = row if row.origin else msgspec.structs.replace(row, origin=shard.name, line=number)
                     sealer = self._sending_sealer if number in allowed_lines else self._waiting_sealer
-                    sealer.add_line(
-                        shard.model, line, origin, inputs=row.inputs, tokens=row.tokens, attempt=source.attempt
-                    )
+                    sealer.add_line(shard.model, line, origin, attempt=source.attempt)
 
     def _choose_lines(self, source: _Source, rows: list[RowIndex]) -> set[int]:
         if not self.allowance.has_ceiling:

@@ -31,9 +31,9 @@ from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import Manifest, RowIndex, Shard
 from airflow_provider_batch.core.ledger.ledger import Ledger
 from airflow_provider_batch.core.ledger.state import JobState, Phase
-from airflow_provider_batch.core.requests.render import Request
 from airflow_provider_batch.core.sealing.deduplicate import DuplicateReader, RequestIndex
 from airflow_provider_batch.core.sealing.invalid_rows import read_invalid_rows
+from airflow_provider_batch.core.sealing.rendered_row import RenderedRow
 from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.exceptions import EqualDigestsError
 
@@ -51,11 +51,11 @@ class RowSet:
         self._sum = 0
         self.rows = 0
 
-    def add(self, custom_id: str, sha256: str, carry: list[Any]) -> None:
-        """Add a row to the set."""
-        encoded = msgspec.json.encode([custom_id, sha256, carry])
-        self._sum += int.from_bytes(hashlib.sha256(encoded).digest(), "little")
-        self.rows += 1
+    def add_all(self, rows: Iterable[tuple[str, str, list[Any]]]) -> None:
+        """Add rows to the set: the custom_id, the request hash and the carried values of each."""
+        for row in rows:
+            self._sum += int.from_bytes(hashlib.sha256(msgspec.json.encode(row)).digest(), "little")
+            self.rows += 1
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RowSet) and (self._sum, self.rows) == (other._sum, other.rows)
@@ -77,17 +77,17 @@ class PreviousGeneration:
         self._sent_rows = RequestIndex()
         self._rows = RowSet()
         for shard in self.manifest.shards:
-            for row in read_rows(self.folder, shard):
-                if row.lands:
-                    self._rows.add(row.custom_id, row.sha256, row.carry)
-                if shard.name in self._sent_names:
-                    self._sent_rows.assign(_row_key(row.custom_id, row.sha256), shard.name)
+            rows = read_rows(self.folder, shard)
+            self._add_rows(row for row in rows if row.lands)
+            if shard.name in self._sent_names:
+                self._sent_rows.assign_all((_row_key(row.custom_id, row.sha256) for row in rows), shard.name)
         self._duplicates = DuplicateReader(self.folder, self.manifest.duplicate_files)
-        for row in self._duplicates.all_rows():
-            self._rows.add(row.custom_id, row.sha256, row.carry)
+        self._add_rows(self._duplicates.all_rows())
         if self.manifest.invalid_file is not None:
-            for invalid in read_invalid_rows(self.folder, self.manifest.invalid_file):
-                self._rows.add(invalid.row.custom_id, invalid.row.sha256, invalid.row.carry)
+            self._add_rows(invalid.row for invalid in read_invalid_rows(self.folder, self.manifest.invalid_file))
+
+    def _add_rows(self, rows: Iterable[RowIndex]) -> None:
+        self._rows.add_all((row.custom_id, row.sha256, row.carry) for row in rows)
 
     def add_requests_to(self, sealer: Sealer, *, deduplicate: bool) -> None:
         """Add the requests that were sent, and the reused answers, to the index of a sealer.
@@ -96,16 +96,15 @@ class PreviousGeneration:
         """
         if deduplicate:
             for shard in self.sent_shards:
-                for row in read_rows(self.folder, shard):
-                    sealer.request_index.assign(row.sha256, shard.name)
+                sealer.request_index.assign_all((row.sha256 for row in read_rows(self.folder, shard)), shard.name)
         for reused_file in self.manifest.reused_files:
-            for row in self._duplicates.rows_of(reused_file.name):
-                sealer.request_index.assign(row.sha256, reused_file.name)
+            rows = self._duplicates.rows_of(reused_file.name)
+            sealer.request_index.assign_all((row.sha256 for row in rows), reused_file.name)
         sealer.reuse(self.manifest.reused_files)
 
-    def shard_of(self, request: Request, sha256: str) -> str | None:
+    def shard_of(self, row: RenderedRow) -> str | None:
         """Return the shard in which the same row was sent, or None if it is new, has changed or was never sent."""
-        return self._sent_rows.shard_of(_row_key(request.custom_id, sha256))
+        return self._sent_rows.shard_of(_row_key(row.request.custom_id, row.sha256))
 
     def matches(self, rows: RowSet, manifest: Manifest) -> bool:
         """Return whether a new generation with these rows and this manifest would be identical to this one."""

@@ -85,7 +85,7 @@ class ReusedAnswerWriter:
         line = msgspec.json.encode(answer) + b"\n"
         self._file.write(line)
         self._digest.update(line)
-        self._requests.assign(answer.sha256, self._name)
+        self._requests.assign_all([answer.sha256], self._name)
         self._rows += 1
         self._bytes += len(line)
         if self._rows >= FILE_ROWS or self._bytes >= FILE_BYTES:

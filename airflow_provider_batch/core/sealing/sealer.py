@@ -1,19 +1,21 @@
 """Writes requests to input files (shards) within every limit, and proves that every custom_id is unique.
 
-The worker renders each row of the query to a request. A sealer takes it in exactly one of four ways:
+The worker renders the rows of the query to requests, some thousand at a time. A sealer takes each row in exactly one of
+four ways. The files do not depend on how many rows are added at a time.
 
 * `add_kept_row`: the row was already sent in a shard of an earlier generation, and stays there.
-* `add_if_duplicate`: another row of the job has an equal request, or an earlier job answered it. The row is written to
-  a file of duplicates, under the name of the shard (or file of reused answers) that has its answer.
-* `add_if_invalid`: a file that the row names cannot be used, so the row has no request. It is written to the file of
+* `add_invalid`: a file that the row names cannot be used, so the row has no request. It is written to the file of
   invalid rows with the reason.
+* `add_duplicates`: another row of the job has an equal request, or an earlier job answered it. The row is written to
+  a file of duplicates, under the name of the shard (or file of reused answers) that has its answer.
 * `add`: the request goes into the open shard of its model. If it would push that shard over a limit, the shard is
   closed and a new one started. A request that exceeds a limit on its own is refused. A few requests of each model, from
   all over the query, go into its canary instead (`core.sealing.canary_rows`). Until the end they are candidates in
   memory: one that is displaced by a later row goes into the open shard.
 
-`add_line` is for retries: it packs lines that were sealed before into new shards. `register` is for reuse: it announces
-a request before any row is added, so that an earlier answer to it can be looked up.
+`split` divides rows between the last two. `add_line` is for retries: it packs lines that were sealed before into new
+shards. `register` is for reuse: it announces rows before any row is added, so that earlier answers to them can be
+looked up.
 
 A shard is two files: the input file, one request per line, and its index, one `RowIndex` per line, which holds what
 landing needs to know about each row. `finish` closes all files, proves that every custom_id is unique and that every
@@ -28,16 +30,14 @@ is raised when the next block is added, at the latest by `finish`.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import ExitStack
-from itertools import chain
-from typing import Any, BinaryIO, NamedTuple
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import accumulate, chain, groupby
+from operator import attrgetter
 
 import msgspec
 
-from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import (
     DuplicateFile,
@@ -53,124 +53,23 @@ from airflow_provider_batch.core.provider.lane import Lane
 from airflow_provider_batch.core.provider.limits import Limits, Size
 from airflow_provider_batch.core.requests import endpoints
 from airflow_provider_batch.core.requests.answer_size import expected_bytes
-from airflow_provider_batch.core.requests.outline import Outline
-from airflow_provider_batch.core.requests.render import Request, escape_line_separators, request_line, request_sha256
-from airflow_provider_batch.core.sealing.canary_rows import CanaryRows, lot_of
+from airflow_provider_batch.core.requests.render import escape_line_separators, request_lines
+from airflow_provider_batch.core.sealing.canary_rows import Canaries
 from airflow_provider_batch.core.sealing.deduplicate import DuplicateReader, DuplicateWriter, RequestIndex
+from airflow_provider_batch.core.sealing.errors import (
+    MAX_MODELS,
+    repeated_ids_error,
+    row_too_large_error,
+    too_many_models_error,
+)
 from airflow_provider_batch.core.sealing.invalid_rows import InvalidRowWriter, read_invalid_rows
+from airflow_provider_batch.core.sealing.open_shard import Line, OpenShard
+from airflow_provider_batch.core.sealing.rendered_row import RenderedRow
 from airflow_provider_batch.core.sealing.reused_answers import read_reused_answers
-from airflow_provider_batch.core.sealing.unique import RepeatedIds, UniqueIds
-from airflow_provider_batch.exceptions import CustomIdError, InputError, RowTooLargeError
+from airflow_provider_batch.core.sealing.unique import UniqueIds
 
-#: maximum number of models in a job; each has a shard open until the end
-MAX_MODELS = 100
-#: bytes that an open shard collects before it writes them
-BLOCK = 256 * 1024
-#: bytes from which the candidates for the canaries become fewer, down to one for each model
-CANDIDATE_BYTES = 32 * 1024 * 1024
-
-
-class _AbandonedError(Exception):
-    """Passed to the writers of files that will not be completed."""
-
-
-_encoder = msgspec.json.Encoder()
 #: takes the place of an attempt in the key of an open canary
 _CANARY = 0
-
-
-def _completed_future() -> Future[None]:
-    future: Future[None] = Future()
-    future.set_result(None)
-    return future
-
-
-class _OpenShard:
-    """A shard that is still being filled."""
-
-    def __init__(
-        self,
-        folder: Folder,
-        name: str,
-        model: str,
-        prefix: str,
-        attempt: int,
-        pool: Executor,
-        *,
-        lane: Lane = Lane.BATCH,
-    ) -> None:
-        self.name, self.model, self.attempt, self.lane = name, model, attempt, lane
-        self.file, self.index_path = f"{prefix}/{name}.jsonl", f"{prefix}/{name}.rows.jsonl"
-        self.size = Size()
-        self._digest, self._index_digest = hashlib.sha256(), hashlib.sha256()
-        self._lines, self._index = bytearray(), bytearray()
-        self._pool, self._writing = pool, _completed_future()
-        with ExitStack() as stack:
-            self._line_file: BinaryIO = stack.enter_context(folder.writer(self.file))
-            self._index_file: BinaryIO = stack.enter_context(folder.writer(self.index_path))
-            self._stack = stack.pop_all()
-
-    def add(self, line: bytes, row: RowIndex, size: Size) -> None:
-        """Add a line. `size` is the size of the shard including it."""
-        self._lines += line
-        _encoder.encode_into(row, self._index, -1)
-        self._index += b"\n"
-        self.size = size
-        if len(self._lines) + len(self._index) >= BLOCK:
-            # Wait for the previous block, so that rows are not read faster than they are written.
-            self._writing.result()
-            self._writing = self._pool.submit(self._write, self._lines, self._index)
-            self._lines, self._index = bytearray(), bytearray()
-
-    def _write(self, lines: bytearray, index: bytearray) -> None:
-        try:
-            self._line_file.write(lines)
-            self._index_file.write(index)
-        except OSError as error:
-            # Let the folder's writers explain the error, for example a full disk.
-            self._stack.__exit__(type(error), error, error.__traceback__)
-            raise
-        self._digest.update(lines)
-        self._index_digest.update(index)
-
-    def close(self) -> Future[Shard]:
-        """Return a future of the shard, which completes once its files are written and synced."""
-        self._writing.result()
-        return self._pool.submit(self._close)
-
-    def _close(self) -> Shard:
-        self._write(self._lines, self._index)
-        self._stack.close()
-        return Shard(
-            name=self.name,
-            model=self.model,
-            file=self.file,
-            index_file=self.index_path,
-            requests=self.size.requests,
-            bytes=self.size.bytes,
-            sha256=self._digest.hexdigest(),
-            tokens=self.size.tokens,
-            attempt=self.attempt,
-            lane=self.lane,
-            index_sha256=self._index_digest.hexdigest(),
-        )
-
-    def abandon(self) -> None:
-        """Close the files without completing them. No write may be in progress."""
-        # End the writers with an error, so that an object store does not keep half a file.
-        error = _AbandonedError()
-        self._stack.__exit__(type(error), error, None)
-
-
-class _Candidate(NamedTuple):
-    """A request that is in the canary of its model, unless rows with a lower lot follow."""
-
-    #: temporary name, under which its duplicates are stored until it is in a shard
-    name: str
-    model: str
-    line: bytes
-    row: RowIndex
-    size: Size
 
 
 class Sealer:
@@ -205,14 +104,13 @@ class Sealer:
         self._folder, self._prefix, self.endpoint, self._limits = folder, prefix, endpoint, limits
         self._name_format = name_format
         self._counts_inputs = endpoints.find(endpoint).counts_inputs
-        self._open: dict[tuple[str, int], _OpenShard] = {}
+        self._open: dict[tuple[str, int], OpenShard] = {}
         self._closed: list[Shard] = []
         self._closing: Future[Shard] | None = None
         # Two threads, so that one shard is synced while the next one is written.
         self._pool = ThreadPoolExecutor(2, "seal")
-        self._canary, self._canary_name_format = canary, canary_name_format
-        self._canaries: dict[str, CanaryRows[_Candidate]] = {}
-        self._candidate_bytes = self._candidates = 0
+        self._canaries = Canaries(canary) if canary else None
+        self._canary_name_format = canary_name_format
         #: by temporary name of a candidate: the shard into which it went
         self._candidate_shards: dict[str, str] = {}
         self._ids = UniqueIds()
@@ -227,7 +125,6 @@ class Sealer:
         self._kept_rows = DuplicateWriter(folder, f"{prefix}/kept")
         #: rows that stay in a shard of an earlier generation; complete after `finish`
         self.kept_rows = DuplicateReader(folder, [])
-        self._last_hash: tuple[Request | None, str] = (None, "")
         self._invalid_rows = InvalidRowWriter(folder, prefix)
         #: the file of rows that cannot be sent; complete after `finish`
         self.invalid_file: InvalidFile | None = None
@@ -237,176 +134,196 @@ class Sealer:
         self.requests = self.duplicates = self.reused = 0
         self.several_inputs = False
 
-    def register(self, request: Request) -> None:
-        """Announce a request, so that `ReusedAnswerWriter` looks for its answer. The row itself is added later."""
-        sha256 = self.sha256(request)
-        if self.request_index.shard_of(sha256) is None and not self.request_index.is_unassigned(sha256):
-            self.request_index.assign(sha256, "")
+    def register(self, rows: Iterable[RenderedRow]) -> None:
+        """Announce rows, so that `ReusedAnswerWriter` looks for their answers. The rows are added later."""
+        hashes = (row.sha256 for row in rows if row.request.problem is None)
+        # the shards of earlier generations stay what they are
+        self.request_index.assign_all([sha256 for sha256 in hashes if self.request_index.shard_of(sha256) is None], "")
 
     def reuse(self, answers: list[ReusedFile]) -> None:
         """Set the files that hold the reused answers to the announced requests."""
         self.reused_files, self._reused_names = answers, frozenset(file.name for file in answers)
 
-    def add_if_duplicate(self, request: Request, carry: list[Any], number: int) -> bool:
-        """Add a row if its request is already in a shard or answered; return False if it is not.
+    def split(self, rows: Sequence[RenderedRow]) -> tuple[list[RenderedRow], list[RenderedRow]]:
+        """Return the rows to send, and those whose request is in a shard, is answered, or is that of a row to send.
 
-        The arguments are those of `add`.
+        Both are added afterwards, first those to send.
         """
-        sha256 = self.sha256(request)
-        shard = self.request_index.shard_of(sha256)
-        if shard is None:
-            return False
-        if shard in self._reused_names:
-            self.reused += 1
-        else:
-            self.duplicates += 1
-        self._ids.add(request.custom_id)
-        self.several_inputs = self.several_inputs or request.inputs > 1
-        self._duplicates.add(shard, RowIndex(request.custom_id, sha256, carry, number, request.inputs))
-        return True
+        new_rows, duplicates = [], []
+        new_hashes: set[str] = set()
+        for row in rows:
+            sha256 = row.sha256
+            if sha256 in new_hashes or self.request_index.shard_of(sha256) is not None:
+                duplicates.append(row)
+            else:
+                new_rows.append(row)
+                if self._deduplicate:
+                    new_hashes.add(sha256)
+        return new_rows, duplicates
 
-    def add_if_invalid(self, request: Request, carry: list[Any], number: int) -> bool:
-        """Add a row that cannot be sent, with the reason; return False if it can be sent.
+    def add_duplicates(self, rows: Sequence[RenderedRow]) -> None:
+        """Add rows whose requests are in shards, or answered."""
+        self._note(rows)
+        for row in rows:
+            shard = self.request_index.shard_of(row.sha256)
+            assert shard is not None
+            if shard in self._reused_names:
+                self.reused += 1
+            else:
+                self.duplicates += 1
+            self._duplicates.add(shard, row.to_index())
 
-        The arguments are those of `add`.
-        """
-        if request.problem is None:
-            return False
-        self._ids.add(request.custom_id)
-        row = RowIndex(request.custom_id, self.sha256(request), carry, number, request.inputs)
-        self._invalid_rows.add(InvalidRow(row, request.model, request.problem.code, request.problem.message))
-        return True
+    def add_invalid(self, rows: Sequence[RenderedRow]) -> None:
+        """Add rows that cannot be sent, with the reason."""
+        self._ids.add_all(row.request.custom_id for row in rows)
+        for row in rows:
+            problem = row.request.problem
+            assert problem is not None
+            self._invalid_rows.add(InvalidRow(row.to_index(), row.request.model, problem.code, problem.message))
 
     @property
     def invalid(self) -> int:
         """Number of rows that cannot be sent."""
         return self._invalid_rows.rows
 
-    def add_kept_row(self, request: Request, carry: list[Any], number: int, shard: str) -> None:
-        """Add a row that stays in a `shard` of an earlier generation. The other arguments are those of `add`."""
-        self._ids.add(request.custom_id)
-        self.several_inputs = self.several_inputs or request.inputs > 1
-        self._kept_rows.add(shard, RowIndex(request.custom_id, self.sha256(request), carry, number, request.inputs))
+    def add_kept_row(self, row: RenderedRow, shard: str) -> None:
+        """Add a row that stays in a `shard` of an earlier generation."""
+        self._note([row])
+        self._kept_rows.add(shard, row.to_index())
 
-    def sha256(self, request: Request) -> str:
-        """Return the request hash, hex."""
-        if self._last_hash[0] is not request:
-            self._last_hash = (request, request_sha256(self.endpoint, request.body))
-        return self._last_hash[1]
+    def _note(self, rows: Sequence[RenderedRow]) -> None:
+        """Record what must be known of all rows that have a request."""
+        self._ids.add_all(row.request.custom_id for row in rows)
+        self.several_inputs = self.several_inputs or any(row.request.inputs > 1 for row in rows)
 
-    def add(
-        self, request: Request, carry: list[Any], number: int, tokens: int, *, sent_body: bytes | None = None
-    ) -> None:
-        """Add a request to a shard.
+    def add(self, rows: Sequence[RenderedRow], tokens: Sequence[int], bodies: Sequence[bytes]) -> None:
+        """Add the requests of rows to shards.
 
-        :param carry: values of the carried columns.
-        :param number: number of the row in the result of the query, from 1.
-        :param tokens: estimated input tokens.
-        :param sent_body: what is sealed instead of the body; the request hash is that of the body.
-        :raises RowTooLargeError: if the request exceeds a limit on its own.
+        :param tokens: estimated input tokens of each request.
+        :param bodies: what is sent of each request. The request hash is always that of the request's own body.
+        :raises RowTooLargeError: if a request exceeds a limit on its own.
         :raises InputError: if the rows use more than 100 models.
         """
-        line = request_line(request.custom_id, self.endpoint, request.body if sent_body is None else sent_body)
-        sha256 = self.sha256(request)
-        row = RowIndex(request.custom_id, sha256, carry, number, request.inputs, tokens)
-        size = self._size(line, request.inputs, tokens, request.outline)
-        self._check_request_size(size, row)
-        self._ids.add(request.custom_id)
-        self.several_inputs = self.several_inputs or request.inputs > 1
-        if not (self._canary and self._add_to_canary(request.model, line, row, size)):
-            self._assign(sha256, self._add_to_shard(request.model, line, row, size, attempt=1))
+        lines = self._lines(rows, tokens, bodies)
+        too_large = self._first_too_large(lines)
+        self._note(rows)
+        self._seal(lines if too_large is None else lines[:too_large])
+        if too_large is not None:
+            line = lines[too_large]
+            size = self._size([line])
+            limit_name = size.exceeded_limit(self._limits)
+            assert limit_name is not None
+            raise row_too_large_error(line.row, size, self._limits, limit_name)
 
-    def add_line(self, model: str, line: bytes, row: RowIndex, *, inputs: int, tokens: int, attempt: int) -> None:
-        """Add a line that was already sealed before to the open shard of its model and attempt, or to a new one.
-
-        :param inputs: embedding inputs in the request.
-        :param tokens: estimated input tokens of the request.
-        """
+    def add_line(self, model: str, line: bytes, row: RowIndex, *, attempt: int) -> None:
+        """Add a line that was already sealed before to the open shard of its model and attempt, or to a new one."""
         line = escape_line_separators(line)
-        self._add_to_shard(model, line, row, self._size(line, inputs, tokens), attempt=attempt)
+        self._pack([Line(model, line, row, expected_bytes(self.endpoint, line, row.inputs))], attempt)
 
-    def _size(self, line: bytes, inputs: int, tokens: int, outline: Outline | None = None) -> Size:
-        answer_bytes = (
-            expected_bytes(self.endpoint, line, inputs) if outline is None else outline.answer_bytes(line, inputs)
-        )
+    def _lines(self, rows: Sequence[RenderedRow], tokens: Sequence[int], bodies: Sequence[bytes]) -> list[Line]:
+        requests = [row.request for row in rows]
+        lines = request_lines([request.custom_id for request in requests], self.endpoint, bodies)
+        index = [
+            RowIndex(request.custom_id, sha256, carry, number, request.inputs, row_tokens)
+            for (request, sha256, carry, number), row_tokens in zip(rows, tokens, strict=True)
+        ]
+        answer_bytes = [
+            expected_bytes(self.endpoint, line, request.inputs)
+            if request.outline is None
+            else request.outline.answer_bytes(line, request.inputs)
+            for request, line in zip(requests, lines, strict=True)
+        ]
+        models = [request.model for request in requests]
+        return list(map(Line, models, lines, index, answer_bytes))
+
+    def _size(self, lines: Sequence[Line], combine: Callable[[list[int]], int] = sum) -> Size:
+        """Return the size of lines together, or with `max` the largest of each of their measures."""
         return Size(
-            requests=1,
-            bytes=len(line),
-            inputs=inputs if self._counts_inputs else 0,
-            tokens=tokens,
-            output_bytes=answer_bytes,
+            requests=combine([1] * len(lines)),
+            bytes=combine([len(line.line) for line in lines]),
+            inputs=combine([line.row.inputs for line in lines]) if self._counts_inputs else 0,
+            tokens=combine([line.row.tokens for line in lines]),
+            output_bytes=combine([line.answer_bytes for line in lines]),
         )
 
-    def _assign(self, sha256: str, shard: str) -> None:
-        """Record where the request is, for its duplicates."""
+    def _first_too_large(self, lines: Sequence[Line]) -> int | None:
+        """Return the index of the first line that exceeds a limit on its own, or None if there is none."""
+        if not lines or not self._size(lines, max).exceeded_limit(self._limits):
+            return None
+        return next(index for index, line in enumerate(lines) if self._size([line]).exceeded_limit(self._limits))
+
+    def _seal(self, lines: Sequence[Line]) -> None:
+        """Add lines to shards, except those that become candidates for a canary."""
+        if self._canaries is not None:
+            remaining_lines: list[Line] = []
+            for line in lines:
+                candidate, others = self._canaries.exchange(line)
+                if candidate is not None:
+                    self._assign([candidate], candidate.candidate)
+                remaining_lines += others
+            lines = remaining_lines
+        # In the order of the rows, so that shards are numbered in the same way however many lines are added at once.
+        for _, lines_of_model in groupby(lines, attrgetter("model")):
+            self._pack(list(lines_of_model), attempt=1)
+
+    def _assign(self, lines: Iterable[Line], shard: str) -> None:
+        """Record where requests are, for their duplicates."""
         if self._deduplicate:
-            self.request_index.assign(sha256, shard)
-
-    def _add_to_canary(self, model: str, line: bytes, row: RowIndex, size: Size) -> bool:
-        """Make a line a candidate for the canary of its model; return False if it is none.
-
-        The candidate that it displaces goes into a shard.
-        """
-        canary = self._canaries.get(model)
-        if canary is None:
-            if len(self._canaries) >= MAX_MODELS:
-                raise _too_many_models()
-            canary = self._canaries[model] = CanaryRows(self._canary)
-        lot = lot_of(row.sha256, row.custom_id)
-        if not canary.admits(lot):
-            return False
-        self._candidates += 1
-        candidate = _Candidate(f"candidate-{self._candidates}", model, line, row, size)
-        self._assign(row.sha256, candidate.name)
-        self._candidate_bytes += size.bytes
-        displaced = canary.add(lot, candidate)
-        if displaced is not None:
-            self._displace(displaced)
-        while self._candidate_bytes > CANDIDATE_BYTES and len(canary) > 1:
-            self._displace(canary.shrink())
-        return True
-
-    def _displace(self, candidate: _Candidate) -> None:
-        """Put a candidate that is not in the canary into a shard."""
-        shard = self._add_to_shard(candidate.model, candidate.line, candidate.row, candidate.size, attempt=1)
-        self._assign(candidate.row.sha256, shard)
-        self._candidate_shards[candidate.name] = shard
-        self._candidate_bytes -= candidate.size.bytes
+            self.request_index.assign_all([line.row.sha256 for line in lines], shard)
 
     def _seal_canaries(self) -> None:
         """Write the canary of each model, and put the candidates that are too many into shards."""
-        chosen: dict[str, list[_Candidate]] = {}
-        for model, canary in self._canaries.items():
-            chosen[model], others = canary.finish()
-            for candidate in others:
-                self._displace(candidate)
-        for number, (model, candidates) in enumerate(chosen.items(), start=1):
+        if self._canaries is None:
+            return
+        canaries, others = self._canaries.finish()
+        for line in others:
+            self._pack([line], attempt=1)
+        for number, (model, lines) in enumerate(canaries.items(), start=1):
             name = self._canary_name_format.format(number)
-            shard = _OpenShard(self._folder, name, model, self._prefix, 1, self._pool, lane=Lane.STANDARD)
+            shard = OpenShard(self._folder, name, model, self._prefix, 1, self._pool, lane=Lane.STANDARD)
             self._open[(model, _CANARY)] = shard
-            for candidate in candidates:
-                shard.add(candidate.line, candidate.row, shard.size + candidate.size)
-                self._candidate_shards[candidate.name] = name
-            self.requests += len(candidates)
+            shard.add(lines, self._size(lines))
+            self._candidate_shards.update((line.candidate, name) for line in lines)
+            self.requests += len(lines)
 
-    def _add_to_shard(self, model: str, line: bytes, row: RowIndex, size: Size, *, attempt: int) -> str:
-        """Add a line to a shard and return the shard's name."""
-        shard = self._open.get((model, attempt))
-        new_size = size if shard is None else shard.size + size
-        if shard is not None and self._is_too_large(model, new_size):
+    def _pack(self, lines: list[Line], attempt: int) -> None:
+        """Add lines of one model to its open shard, and to new ones once it is full."""
+        model = lines[0].model
+        shard = self._open.get((model, attempt)) or self._start_shard(model, attempt)
+        while True:
+            count, size = self._count_fitting(shard, lines)
+            if count:
+                fitting_lines, lines = lines[:count], lines[count:]
+                shard.add(fitting_lines, size)
+                self._assign([line for line in fitting_lines if not line.candidate], shard.name)
+                self._candidate_shards.update((line.candidate, shard.name) for line in fitting_lines if line.candidate)
+                self.requests += count
+            if not lines:
+                return
             self._close(shard)
-            shard, new_size = None, size
-        if shard is None:
-            if len(self._open) >= MAX_MODELS and not any(open_model == model for open_model, _ in self._open):
-                raise _too_many_models()
-            self._started += 1
-            name = self._name_format.format(self._started)
-            shard = self._open[(model, attempt)] = _OpenShard(
-                self._folder, name, model, self._prefix, attempt, self._pool
-            )
-        shard.add(line, row, new_size)
-        self.requests += 1
-        return shard.name
+            shard = self._start_shard(model, attempt)
+
+    def _start_shard(self, model: str, attempt: int) -> OpenShard:
+        if len(self._open) >= MAX_MODELS and not any(open_model == model for open_model, _ in self._open):
+            raise too_many_models_error()
+        self._started += 1
+        name = self._name_format.format(self._started)
+        shard = OpenShard(self._folder, name, model, self._prefix, attempt, self._pool)
+        self._open[(model, attempt)] = shard
+        return shard
+
+    def _count_fitting(self, shard: OpenShard, lines: list[Line]) -> tuple[int, Size]:
+        """Return how many of the next lines fit into a shard, and the size of the shard with them.
+
+        A shard takes its first line whatever its size is.
+        """
+        total = shard.size + self._size(lines)
+        if not self._is_too_large(shard.model, total):
+            return len(lines), total
+        sizes = list(accumulate((self._size([line]) for line in lines), initial=shard.size))
+        count = bisect_left(sizes, True, key=lambda size: self._is_too_large(shard.model, size)) - 1
+        count = max(count, 0 if shard.size.requests else 1)
+        return count, sizes[count]
 
     def _is_too_large(self, model: str, size: Size) -> bool:
         if self._input_factors:
@@ -419,7 +336,7 @@ class Sealer:
             self._close(shard)
         self._open.clear()
 
-    def _close(self, shard: _OpenShard | None) -> None:
+    def _close(self, shard: OpenShard | None) -> None:
         if self._closing is not None:
             self._closed.append(self._closing.result())
         self._closing = None if shard is None else shard.close()
@@ -444,7 +361,7 @@ class Sealer:
         self.kept_rows = DuplicateReader(self._folder, self._kept_rows.finish())
         repeated_ids = self._ids.find_repeated(lambda: self._read_ids(duplicates))
         if repeated_ids is not None:
-            raise _repeated_ids_error(repeated_ids)
+            raise repeated_ids_error(repeated_ids)
         if duplicates:
             for shard in self._closed:
                 duplicates.check_hashes(shard.name, (row.sha256 for row in self._read_index(shard)))
@@ -471,51 +388,3 @@ class Sealer:
         if self.invalid_file is not None:
             for invalid in read_invalid_rows(self._folder, self.invalid_file):
                 yield invalid.row.custom_id, invalid.row.number
-
-    def _check_request_size(self, size: Size, row: RowIndex) -> None:
-        limit_name = size.exceeded_limit(self._limits)
-        if limit_name is None:
-            return
-        maximum = f"{getattr(self._limits, limit_name):,}"
-        actual = f"{getattr(size, limit_name):,}"
-        match limit_name:
-            case "bytes":
-                problem = f"makes a request of {actual} bytes, but an input file may have at most {maximum}"
-                advice = "Shorten it in the SQL, or leave the row out."
-            case "inputs":
-                problem = f"has {actual} embedding inputs, but an input file may have at most {maximum}"
-                advice = "Spread them over several rows in the SQL, or leave the row out."
-            case "tokens":
-                problem = f"has about {actual} input tokens, but an input file may have at most {maximum}"
-                advice = "Shorten it in the SQL, leave the row out, or raise `tokens` in limits."
-            case _:
-                problem = f"would get an answer of about {actual} bytes, but a result file may have at most {maximum}"
-                advice = "Request less at once (`n`, inputs, log-probabilities), or raise `output_bytes` in limits."
-        raise RowTooLargeError(
-            f"Row {row.number} (custom_id {row.custom_id!r}) {problem}. Nothing was uploaded. {advice}"
-        )
-
-
-def _too_many_models() -> InputError:
-    return InputError(
-        f"model: the rows use more than {MAX_MODELS} models, and each model needs its own input files. Nothing was "
-        "uploaded. Check that the model template reads the right column."
-    )
-
-
-def _repeated_ids_error(repeated_ids: RepeatedIds) -> CustomIdError:
-    count = len(repeated_ids.rows)
-    examples = ", ".join(
-        f"{custom_id!r} (rows {_format_numbers(numbers)})" for custom_id, numbers in list(repeated_ids.rows.items())[:5]
-    )
-    return CustomIdError(
-        f"custom_id: {'' if repeated_ids.complete else 'at least '}{format_count(count, 'custom_id')} "
-        f"{'is' if count == 1 else 'are'} used by more than one row: {examples}{', …' if count > 5 else ''}. Nothing "
-        "was uploaded. A custom_id must identify one row of a job: add columns to the template, for example "
-        "'{{ row.id }}-{{ row.version }}', or select each row only once."
-    )
-
-
-def _format_numbers(numbers: list[int]) -> str:
-    text = ", ".join(str(number) for number in sorted(numbers)[:4])
-    return f"{text}, …" if len(numbers) > 4 else text

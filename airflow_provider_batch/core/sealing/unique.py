@@ -45,10 +45,11 @@ class UniqueIds:
         self._digest = digest
         self._buckets = [array("Q") for _ in range(_BUCKETS)]
 
-    def add(self, custom_id: str) -> None:
-        """Collect one custom_id."""
-        digest = self._digest(custom_id)
-        self._buckets[digest % _BUCKETS].append(digest)
+    def add_all(self, custom_ids: Iterable[str]) -> None:
+        """Collect custom_ids."""
+        buckets = self._buckets
+        for digest in map(self._digest, custom_ids):
+            buckets[digest % _BUCKETS].append(digest)
 
     def find_repeated(self, read_ids: Callable[[], Iterable[tuple[str, int]]]) -> RepeatedIds | None:
         """Return the custom_ids that were added more than once, or None if every one is unique.

@@ -12,8 +12,10 @@ from functools import cache
 from airflow_provider_batch.core.tokens.estimate import Encoding, encoding_of
 from airflow_provider_batch.core.tokens.request import RequestTokens
 
-#: the first `COUNT_FIRST` requests to a model are counted, and one in `COUNT_EVERY` after that
-COUNT_FIRST, COUNT_EVERY = 1_000, 100
+#: the first `COUNT_FIRST` requests to a model are counted, and one in `COUNT_ONE_IN` after that
+COUNT_FIRST, COUNT_ONE_IN = 1_000, 100
+#: lots below this are drawn; there are 2**32
+_DRAWN = 2**32 // COUNT_ONE_IN
 #: maximum number of characters of a counted prompt; counting takes 50 to 100 ms per million
 MAX_COUNTED_CHARACTERS = 100_000
 
@@ -35,8 +37,8 @@ class TokenCounter:
     """Counts the input tokens of the requests to a model.
 
     Where `bpe-openai` is installed, it counts the prompts of the first `COUNT_FIRST` requests and of one in
-    `COUNT_EVERY` after that. The estimates of the other requests are corrected by the ratio of counted to estimated
-    tokens so far. The tokens of schemas, tools and media are always estimated.
+    `COUNT_ONE_IN` after that, drawn by lot. The estimates of the other requests are corrected by the ratio of counted
+    to estimated tokens so far. The tokens of schemas, tools and media are always estimated.
     """
 
     def __init__(self, model: str) -> None:
@@ -45,13 +47,13 @@ class TokenCounter:
         self.requests = self.counted_requests = 0
         self._counted_tokens = self._estimated_tokens = 0
 
-    def count(self, request: RequestTokens) -> int:
-        """Return the input tokens of one more request."""
+    def count(self, request: RequestTokens, lot: int) -> int:
+        """Return the input tokens of one more request. `lot` is a number below 2**32, drawn for the request."""
         self.requests += 1
         if self._tokenizer is None:
             return request.input_tokens
         other_tokens = request.input_tokens - request.text_tokens
-        due = self.requests <= COUNT_FIRST or self.requests % COUNT_EVERY == 0
+        due = self.requests <= COUNT_FIRST or lot < _DRAWN
         if due and sum(map(len, request.texts)) <= MAX_COUNTED_CHARACTERS:
             text_tokens = sum(map(self._tokenizer, request.texts))
             self.counted_requests += 1

@@ -120,7 +120,7 @@ def retry_round(
         (line,) = (line for line, row in enumerate(index) if row.custom_id == custom_id)
         row = index[line]
         origin = row if row.origin else msgspec.structs.replace(row, origin=shard.name, line=line)
-        sealer.add_line(shard.model, b"{}\n", origin, inputs=1, tokens=1, attempt=attempt)
+        sealer.add_line(shard.model, b"{}\n", origin, attempt=attempt)
     (retry_shard,) = sealer.finish()
     return RetryRound(number, sorted({(shard.name, submission) for shard, _ in rows}), [retry_shard], NOW), retry_shard
 

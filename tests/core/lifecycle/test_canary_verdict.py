@@ -26,10 +26,22 @@ from airflow_provider_batch.core.provider.lane import Lane
 from airflow_provider_batch.core.provider.limits import Limits
 from airflow_provider_batch.core.sealing.canary_rows import canary_size, lot_of
 from airflow_provider_batch.core.sealing.deduplicate import DuplicateReader
-from airflow_provider_batch.core.sealing.sealer import MAX_MODELS, Sealer
+from airflow_provider_batch.core.sealing.errors import MAX_MODELS
+from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.exceptions import CustomIdError, InputError
 from airflow_provider_batch.staging.local import LocalFolder
-from tests.core.building import CHAT, EMBEDDINGS, NOW, chat_line, manifest_of, request, settle, temporary_folder
+from tests.core.building import (
+    CHAT,
+    EMBEDDINGS,
+    NOW,
+    add_row,
+    chat_line,
+    manifest_of,
+    request,
+    row_of,
+    settle,
+    temporary_folder,
+)
 
 MODELS = ["a", "b", "c"]
 #: a refused request as a batch would report it: code and message
@@ -50,9 +62,11 @@ def test_the_canary_of_each_model_is_sealed_separately_and_every_row_once(
         lots_by_model: dict[str, list[tuple[int, str]]] = {}
         for number, (model, text) in enumerate(rows, start=1):
             rendered_request = request(f"row-{number}", model=model, text=f"{text}")
-            if not (deduplicate and sealer.add_if_duplicate(rendered_request, [], number)):
-                sealer.add(rendered_request, [], number, 1)
-                lot = lot_of(sealer.sha256(rendered_request), rendered_request.custom_id)
+            row = row_of(rendered_request, [], number)
+            is_new = not sealer.split([row])[1]
+            add_row(sealer, rendered_request, [], number, 1)
+            if is_new:
+                lot = lot_of(row.sha256, rendered_request.custom_id)
                 lots_by_model.setdefault(model, []).append((lot, rendered_request.custom_id))
         shards = sealer.finish()
         duplicates = DuplicateReader(folder, sealer.duplicate_files)
@@ -83,7 +97,7 @@ def test_the_canary_of_each_model_is_sealed_separately_and_every_row_once(
 def test_a_custom_id_in_the_canary_and_in_another_shard_is_found(tmp_path: Any) -> None:
     sealer = Sealer(LocalFolder(tmp_path), "g001/b", CHAT, Limits(), canary=1)
     for number, text in enumerate(("one", "two", "three"), start=1):
-        sealer.add(request("the same" if number != 2 else "another", text=text), [], number, 1)
+        add_row(sealer, request("the same" if number != 2 else "another", text=text), [], number, 1)
 
     with pytest.raises(CustomIdError, match=r"'the same' \(rows 1, 3\)"):
         sealer.finish()
@@ -92,10 +106,10 @@ def test_a_custom_id_in_the_canary_and_in_another_shard_is_found(tmp_path: Any) 
 def test_a_canary_with_more_models_than_open_files_are_allowed_is_refused(tmp_path: Any) -> None:
     sealer = Sealer(LocalFolder(tmp_path), "g001/b", CHAT, Limits(), canary=1)
     for number in range(1, MAX_MODELS + 1):
-        sealer.add(request(f"row-{number}", model=f"m{number}"), [], number, 1)
+        add_row(sealer, request(f"row-{number}", model=f"m{number}"), [], number, 1)
 
     with pytest.raises(InputError, match=f"more than {MAX_MODELS} models"):
-        sealer.add(request("one more", model="one more"), [], MAX_MODELS + 1, 1)
+        add_row(sealer, request("one more", model="one more"), [], MAX_MODELS + 1, 1)
     sealer.abandon()
 
 
@@ -132,7 +146,7 @@ def verdict_on(folder: LocalFolder, answers: list[bytes], *, remaining: int = 8,
     for prefix, part in (("c", numbers[: len(answers)]), ("s", numbers[len(answers) :])):
         sealer = Sealer(folder, f"g001/{prefix}", CHAT, Limits(), name_format=prefix + "{:04d}")
         for number in part:
-            sealer.add(request(f"row-{number}", text=f"{number}"), [], number + 1, 100)
+            add_row(sealer, request(f"row-{number}", text=f"{number}"), [], number + 1, 100)
         shards += sealer.finish()
     shards[0] = msgspec.structs.replace(shards[0], lane=Lane.STANDARD)
     estimate = Estimate(100 * (len(answers) + remaining), 100, 10_000, 1.0, 2.0)

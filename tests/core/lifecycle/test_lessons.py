@@ -25,7 +25,7 @@ from airflow_provider_batch.core.lifecycle.lessons import (
 from airflow_provider_batch.core.provider.limits import Limits
 from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.staging.local import LocalFolder
-from tests.core.building import CHAT, NOW, manifest_of, plain_shard, request
+from tests.core.building import CHAT, NOW, add_row, manifest_of, plain_shard, request
 
 KEY = JobKey("dag", "ask", "manual__2026-11-20")
 NAMED_LIMIT = "Enqueued token limit reached for m. Limit: {} enqueued tokens."
@@ -204,9 +204,9 @@ def test_a_file_that_is_not_a_lesson_is_skipped(folder: LocalFolder, data: bytes
 def test_shards_of_a_model_are_kept_within_its_learned_limit_and_others_are_not(folder: LocalFolder) -> None:
     sealer = Sealer(folder, "g001/build", CHAT, Limits(), learned_tokens={"small": 20})
     for number in range(1, 7):
-        sealer.add(request(f"r{number}", model="small" if number < 6 else "large"), [], number, 9)
+        add_row(sealer, request(f"r{number}", model="small" if number < 6 else "large"), [], number, 9)
     for number in range(7, 10):
-        sealer.add(request(f"r{number}", model="large"), [], number, 9)
+        add_row(sealer, request(f"r{number}", model="large"), [], number, 9)
     tokens_by_model = sorted((shard.model, shard.tokens) for shard in sealer.finish())
     assert tokens_by_model == [("large", 36), ("small", 9), ("small", 18), ("small", 18)]
 
@@ -214,7 +214,7 @@ def test_shards_of_a_model_are_kept_within_its_learned_limit_and_others_are_not(
 def test_a_row_above_a_learned_limit_gets_a_shard_of_its_own(folder: LocalFolder) -> None:
     sealer = Sealer(folder, "g001/build", CHAT, Limits(), learned_tokens={"gpt-5-mini": 20})
     for number, tokens in enumerate([5, 21, 5], start=1):
-        sealer.add(request(f"r{number}"), [], number, tokens)
+        add_row(sealer, request(f"r{number}"), [], number, tokens)
     assert [shard.tokens for shard in sealer.finish()] == [5, 21, 5]
 
 
@@ -222,11 +222,11 @@ def test_shards_are_within_the_limits_after_the_correction_that_earlier_jobs_lea
     factors = {"gpt-5-mini": 2.5}
     sealer = Sealer(folder, "g001/build", CHAT, Limits(tokens=50), input_factors=factors)
     for number in range(1, 6):
-        sealer.add(request(f"r{number}"), [], number, 10)
+        add_row(sealer, request(f"r{number}"), [], number, 10)
     assert [shard.tokens for shard in sealer.finish()] == [20, 20, 10]
 
 
 def test_a_correction_that_earlier_jobs_learned_refuses_no_row(folder: LocalFolder) -> None:
     sealer = Sealer(folder, "g001/build", CHAT, Limits(tokens=50), input_factors={"gpt-5-mini": 100.0})
-    sealer.add(request("r1"), [], 1, 50)
+    add_row(sealer, request("r1"), [], 1, 50)
     assert [shard.tokens for shard in sealer.finish()] == [50]

@@ -17,6 +17,7 @@ from airflow_provider_batch.core.pricing.prices import UNKNOWN_USAGE, Prices, Us
 from airflow_provider_batch.core.pricing.published import GENAI_PRICES
 from airflow_provider_batch.core.pricing.spread import input_range, output_range
 from airflow_provider_batch.core.provider.lane import Lane
+from airflow_provider_batch.core.requests.render import Request
 from airflow_provider_batch.core.tokens.request import estimate_request
 from airflow_provider_batch.exceptions import InputError
 from tests.core.pricing.render_docs import PAGE, priced, render, unpriced
@@ -153,8 +154,8 @@ def test_the_tokens_of_a_deployment_are_those_of_the_model_that_it_serves() -> N
     body = json.dumps({"messages": [{"role": "user", "content": [image]}]}).encode()
     for served_model in ("gpt-4o", "gpt-4o-mini", "gpt-5.1"):
         estimator = Estimator(Prices({"deployment": served_model}), "/v1/chat/completions")
-        expected = Estimator(Prices(), "/v1/chat/completions").add(served_model, body, 1)
-        assert estimator.add("deployment", body, 1) == expected
+        expected = add(Estimator(Prices(), "/v1/chat/completions"), served_model, body, 1)
+        assert add(estimator, "deployment", body, 1) == expected
 
 
 @pytest.mark.parametrize("prices", [{"a": "b", "b": "a"}, {"a": "a"}, {"a": "b", "b": "c"}])
@@ -417,6 +418,12 @@ def body(**extra: Any) -> bytes:
     return json.dumps({"messages": [{"role": "user", "content": "Is this a bug? " * 50}], **extra}).encode()
 
 
+def add(estimator: Estimator, model: str, body: bytes, inputs: int) -> int:
+    """Add a single request to an estimator, and return its input tokens."""
+    (tokens,) = estimator.add([Request("row-1", model, body, inputs)], [0])
+    return tokens
+
+
 CHAT = "/v1/chat/completions"
 
 
@@ -424,16 +431,16 @@ def test_a_deployment_counts_images_like_the_model_that_it_serves() -> None:
     image = [{"type": "image_url", "image_url": {"url": "https://example.com/1.png", "detail": "low"}}]
     request = body(messages=[{"role": "user", "content": image}])
     estimator = Estimator(Prices({"vision": "gpt-4o-mini", "other": {"input": 1, "output": 1}}), CHAT)
-    assert estimator.add("vision", request, 1) == estimator.add("gpt-4o-mini", request, 1) > 2_833
-    assert estimator.add("other", request, 1) == estimate_request(request, "other").input_tokens
+    assert add(estimator, "vision", request, 1) == add(estimator, "gpt-4o-mini", request, 1) > 2_833
+    assert add(estimator, "other", request, 1) == estimate_request(request, "other").input_tokens
 
 
 def test_the_estimate_knows_which_models_get_images_sounds_or_files() -> None:
     estimator = Estimator(Prices(), CHAT)
     image = [{"type": "image_url", "image_url": {"url": "https://example.com/1.png"}}]
-    estimator.add("gpt-5-mini", body(), 1)
-    estimator.add("gpt-4o-mini", body(), 1)
-    estimator.add("gpt-4o-mini", body(messages=[{"role": "user", "content": image}]), 1)
+    add(estimator, "gpt-5-mini", body(), 1)
+    add(estimator, "gpt-4o-mini", body(), 1)
+    add(estimator, "gpt-4o-mini", body(messages=[{"role": "user", "content": image}]), 1)
     assert estimator.media_models() == ["gpt-4o-mini"]
 
 
@@ -441,7 +448,7 @@ def test_the_estimate_is_a_range_from_a_short_answer_to_the_cap() -> None:
     estimator = Estimator(Prices(), CHAT)
     tokens = estimate_request(body()).input_tokens
     for _ in range(1000):
-        assert estimator.add("gpt-5-mini", body(max_completion_tokens=200), 1) == tokens
+        assert add(estimator, "gpt-5-mini", body(max_completion_tokens=200), 1) == tokens
     estimate = estimator.finish()
     assert estimate.input_tokens == 1000 * tokens
     assert estimate.output_tokens_low == 1000 * LOW_OUTPUT
@@ -454,18 +461,18 @@ def test_the_estimate_is_a_range_from_a_short_answer_to_the_cap() -> None:
 
 def test_without_a_cap_the_high_end_is_a_default_that_grows_with_the_input() -> None:
     estimator = Estimator(Prices(), CHAT)
-    estimator.add("gpt-5-mini", body(), 1)
+    add(estimator, "gpt-5-mini", body(), 1)
     assert estimator.finish().output_tokens_high == HIGH_OUTPUT
     long = json.dumps({"input": "word " * 50_000}).encode()
     estimator = Estimator(Prices(), "/v1/responses")
-    tokens = estimator.add("gpt-5-mini", long, 1)
+    tokens = add(estimator, "gpt-5-mini", long, 1)
     assert tokens > HIGH_OUTPUT
     assert estimator.finish().output_tokens_high == tokens
 
 
 def test_small_caps_and_several_choices_are_respected() -> None:
     estimator = Estimator(Prices(), CHAT)
-    estimator.add("gpt-5-mini", body(max_tokens=1, n=4), 1)
+    add(estimator, "gpt-5-mini", body(max_tokens=1, n=4), 1)
     estimate = estimator.finish()
     assert (estimate.output_tokens_low, estimate.output_tokens_high) == (4, 4)
 
@@ -473,8 +480,8 @@ def test_small_caps_and_several_choices_are_respected() -> None:
 def test_earlier_answers_replace_the_default_only_for_their_model() -> None:
     estimator = Estimator(Prices(), CHAT)
     for _ in range(10):
-        estimator.add("gpt-5-mini", body(), 1)
-    estimator.add("gpt-5-nano", body(), 1)
+        add(estimator, "gpt-5-mini", body(), 1)
+    add(estimator, "gpt-5-nano", body(), 1)
     sample = OutputSample.of([90, 110] * 10)
     earlier = estimator.finish({"gpt-5-mini": sample})
     low, high = output_range(sample, 10)
@@ -495,20 +502,20 @@ def test_earlier_answers_replace_the_default_only_for_their_model() -> None:
 
 def test_earlier_answers_of_every_model_give_a_most_likely_cost() -> None:
     estimator = Estimator(Prices(), CHAT)
-    tokens = sum(estimator.add("gpt-5-mini", body(), 1) for _ in range(10))
+    tokens = sum(add(estimator, "gpt-5-mini", body(), 1) for _ in range(10))
     estimate = estimator.finish({"gpt-5-mini": OutputSample.of([100] * 20)})
     assert estimate.likely_usd == pytest.approx((0.125 * tokens + 10 * 100) / 1e6)
 
 
 def test_long_earlier_answers_exceed_the_default_of_requests_without_a_cap() -> None:
     estimator = Estimator(Prices(), CHAT)
-    estimator.add("gpt-5-mini", body(), 1)
+    add(estimator, "gpt-5-mini", body(), 1)
     assert estimator.finish({"gpt-5-mini": OutputSample.of([20_000] * 20)}).output_tokens_high > 20_000
 
 
 def test_earlier_answers_never_raise_the_estimate_above_the_cap_of_the_requests() -> None:
     estimator = Estimator(Prices(), CHAT)
-    estimator.add("gpt-5-mini", body(max_completion_tokens=50), 1)
+    add(estimator, "gpt-5-mini", body(max_completion_tokens=50), 1)
     estimate = estimator.finish({"gpt-5-mini": OutputSample.of([20_000] * 20)})
     assert estimate.output_tokens_high == 50
 
@@ -519,7 +526,7 @@ def test_embeddings_and_moderations_have_no_output() -> None:
         ("/v1/moderations", "omni-moderation-latest"),
     ):
         estimator = Estimator(Prices(), endpoint)
-        assert estimator.add(model, json.dumps({"input": ["a", "b", "", ""]}).encode(), 4) == 4
+        assert add(estimator, model, json.dumps({"input": ["a", "b", "", ""]}).encode(), 4) == 4
         estimate = estimator.finish()
         assert (estimate.output_tokens_low, estimate.output_tokens_high) == (0, 0)
         assert estimate.low_usd is not None
@@ -531,8 +538,8 @@ def test_embeddings_and_moderations_have_no_output() -> None:
 
 def test_a_single_unknown_model_makes_the_cost_unknown_and_is_named() -> None:
     estimator = Estimator(Prices(), CHAT)
-    estimator.add("gpt-5-mini", body(), 1)
-    estimator.add("llama", body(), 1)
+    add(estimator, "gpt-5-mini", body(), 1)
+    add(estimator, "llama", body(), 1)
     estimate = estimator.finish()
     assert (estimate.low_usd, estimate.high_usd) == (None, None)
     assert estimate.unknown_models == ["llama"]
@@ -549,7 +556,7 @@ def test_large_requests_are_estimated_at_the_higher_price() -> None:
     large = json.dumps({"input": "word " * 400_000, "max_output_tokens": 1000}).encode()
     small = json.dumps({"input": "word " * 1_000, "max_output_tokens": 1000}).encode()
     usages = [
-        Usage(input_tokens=estimator.add("gpt-6-luna", request, 1), output_tokens=1000)
+        Usage(input_tokens=add(estimator, "gpt-6-luna", request, 1), output_tokens=1000)
         for request in (large, small, large)
     ]
     assert (usages[0].input_tokens or 0) > 272_000

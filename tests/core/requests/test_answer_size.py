@@ -22,8 +22,7 @@ from airflow_provider_batch.core.requests.answer_size import (
     UNKNOWN_DIMENSIONS,
     expected_bytes,
 )
-from airflow_provider_batch.core.requests.render import request_line
-from tests.core.building import CHAT, EMBEDDINGS, MODERATIONS, RESPONSES
+from tests.core.building import CHAT, EMBEDDINGS, MODERATIONS, RESPONSES, request_line
 
 COMPLETIONS = "/v1/completions"
 

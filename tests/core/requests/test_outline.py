@@ -10,9 +10,10 @@ from hypothesis import given, reject
 from hypothesis import strategies as st
 
 from airflow_provider_batch.core.requests.answer_size import expected_bytes
-from airflow_provider_batch.core.requests.render import Request, RequestSpec, compile_renderer, request_line
+from airflow_provider_batch.core.requests.render import Request, RequestSpec, compile_renderer
 from airflow_provider_batch.core.tokens.request import RequestTokens, estimate_request
 from airflow_provider_batch.exceptions import InputError
+from tests.core.building import request_line
 
 CHAT, RESPONSES, EMBEDDINGS = "/v1/chat/completions", "/v1/responses", "/v1/embeddings"
 COMPLETIONS, MODERATIONS = "/v1/completions", "/v1/moderations"

@@ -21,11 +21,10 @@ from airflow_provider_batch.core.requests.render import (
     RequestSpec,
     check,
     compile_renderer,
-    request_line,
-    request_sha256,
 )
 from airflow_provider_batch.core.requests.value import canonical_json
 from airflow_provider_batch.exceptions import CustomIdError, InputError, TemplateError
+from tests.core.building import request_line, request_sha256
 
 SCHEMA = {
     "title": "Ticket",

@@ -12,19 +12,19 @@ from hypothesis import strategies as st
 from airflow_provider_batch.core.answers.result_files import read_rows
 from airflow_provider_batch.core.ledger.job import Shard
 from airflow_provider_batch.core.provider.limits import Limits
-from airflow_provider_batch.core.sealing import sealer as sealer_module
+from airflow_provider_batch.core.sealing import canary_rows
 from airflow_provider_batch.core.sealing.canary_rows import CanaryRows, canary_size, lot_of
 from airflow_provider_batch.core.sealing.deduplicate import DuplicateReader
 from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.staging.local import LocalFolder
-from tests.core.building import CHAT, request
+from tests.core.building import CHAT, add_row, request
 
 
 def seal(folder: LocalFolder, numbers: Any, canary: int, **arguments: Any) -> tuple[Sealer, dict[Shard, list[int]]]:
     """Seal a request per number, and return the numbers by shard."""
     sealer = Sealer(folder, "g001/b", CHAT, Limits(requests=100), canary=canary, **arguments)
     for position, number in enumerate(numbers, start=1):
-        sealer.add(request(f"row-{number}", text=f"{number}"), [], position, 1)
+        add_row(sealer, request(f"row-{number}", text=f"{number}"), [], position, 1)
     shards = sealer.finish()
     return sealer, {shard: [int(row.custom_id[4:]) for row in read_rows(folder, shard)] for shard in shards}
 
@@ -83,8 +83,7 @@ def test_duplicates_of_a_displaced_request_follow_it_into_its_shard(tmp_path: An
     for number in range(60):
         for copy in range(3):
             row = request(f"row-{number}-{copy}", text=f"{number}")
-            if not sealer.add_if_duplicate(row, [], number):
-                sealer.add(row, [], number, 1)
+            add_row(sealer, row, [], number, 1)
     shards = sealer.finish()
 
     duplicates = DuplicateReader(folder, sealer.duplicate_files)
@@ -95,11 +94,13 @@ def test_duplicates_of_a_displaced_request_follow_it_into_its_shard(tmp_path: An
 
 
 def test_large_candidates_are_fewer_so_that_memory_is_bounded(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sealer_module, "CANDIDATE_BYTES", 1_000)
+    monkeypatch.setattr(canary_rows, "CANDIDATE_BYTES", 1_000)
     folder = LocalFolder(tmp_path)
     sealer = Sealer(folder, "g001/b", CHAT, Limits(), canary=20)
     for number in range(200):
-        sealer.add(request(f"row-{number}", model=f"m{number % 2}", text="long " * 60 + f"{number}"), [], number, 1)
+        add_row(
+            sealer, request(f"row-{number}", model=f"m{number % 2}", text="long " * 60 + f"{number}"), [], number, 1
+        )
     shards = sealer.finish()
 
     canaries = [shard for shard in shards if shard.synchronous]

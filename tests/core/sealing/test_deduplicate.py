@@ -26,7 +26,17 @@ from airflow_provider_batch.core.sealing.deduplicate import DuplicateReader, Req
 from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.exceptions import CustomIdError, EqualDigestsError, StagingError
 from airflow_provider_batch.staging.local import LocalFolder
-from tests.core.building import CHAT, NOW, chat_line, manifest_of, never_ran_line, request, settle, temporary_folder
+from tests.core.building import (
+    CHAT,
+    NOW,
+    add_row,
+    chat_line,
+    manifest_of,
+    never_ran_line,
+    request,
+    settle,
+    temporary_folder,
+)
 from tests.core.landing.test_landing import KINDS, DrawnProvider, LandedRows, retry_round
 
 
@@ -37,8 +47,7 @@ def seal_once(
     sealer = Sealer(folder, "g001/build", CHAT, limits or Limits(), deduplicate=True)
     for number, rendered_request in enumerate(requests, start=1):
         values = carry[number - 1] if carry else []
-        if not sealer.add_if_duplicate(rendered_request, values, number):
-            sealer.add(rendered_request, values, number, 7)
+        add_row(sealer, rendered_request, values, number, 7)
     shards = sealer.finish()
     columns = [Column(f"c{n}", ColumnType.TEXT) for n in range(len(carry[0]))] if carry else []
     return manifest_of(
@@ -134,7 +143,7 @@ def test_every_build_has_different_digests() -> None:
 def test_more_shards_than_two_bytes_can_number_are_distinguished() -> None:
     requests = RequestIndex()
     for number in range(2**16 + 2):
-        requests.assign(f"{number:064x}", f"s{number}")
+        requests.assign_all([f"{number:064x}"], f"s{number}")
     assert [requests.shard_of(f"{number:064x}") for number in (0, 2**16 - 1, 2**16, 2**16 + 1)] == [
         "s0",
         "s65535",
@@ -151,7 +160,7 @@ def test_a_hundred_thousand_different_requests_take_less_than_two_megabytes() ->
         requests = RequestIndex()
         start = tracemalloc.get_traced_memory()[0]
         for number in range(100_000):
-            requests.assign(f"{number:064x}", "s0001")
+            requests.assign_all([f"{number:064x}"], "s0001")
         growth = tracemalloc.get_traced_memory()[0] - start
     finally:
         tracemalloc.stop()

@@ -17,11 +17,11 @@ from airflow_provider_batch.core.answers.result_files import read_answers, read_
 from airflow_provider_batch.core.ledger.job import Shard
 from airflow_provider_batch.core.ledger.records import CollectedFile, Settled
 from airflow_provider_batch.core.provider.limits import Limits
-from airflow_provider_batch.core.requests.render import Request, request_line
+from airflow_provider_batch.core.requests.render import Request
 from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.exceptions import RowTooLargeError
 from airflow_provider_batch.staging.local import LocalFolder
-from tests.core.building import CHAT, EMBEDDINGS, NOW, temporary_folder
+from tests.core.building import CHAT, EMBEDDINGS, NOW, add_row, request_line, temporary_folder
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def seal(folder: LocalFolder, bodies: list[tuple[bytes, int]], endpoint: str) ->
     sealer = Sealer(folder, "g001/build", endpoint, Limits())
     try:
         for number, (body, inputs) in enumerate(bodies, start=1):
-            sealer.add(Request(f"{number:05d}", "m", body, inputs), [], number, 1)
+            add_row(sealer, Request(f"{number:05d}", "m", body, inputs), [], number, 1)
         return sealer.finish()
     finally:
         sealer.abandon()

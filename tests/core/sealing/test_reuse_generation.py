@@ -22,7 +22,7 @@ from airflow_provider_batch.core.sealing.reuse_generation import PreviousGenerat
 from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.exceptions import StoppedError
 from airflow_provider_batch.staging.local import LocalFolder
-from tests.core.building import CHAT, NOW, chat_line, manifest_of, request, settle, temporary_folder
+from tests.core.building import CHAT, NOW, add_row, chat_line, manifest_of, request, row_of, settle, temporary_folder
 from tests.core.landing.test_landing import LandedRows, retry_round
 
 LIMITS = Limits(requests=2)
@@ -43,13 +43,13 @@ def seal_generation(
         previous.add_requests_to(sealer, deduplicate=deduplicate)
     kept_rows = 0
     for number, (custom_id, text) in enumerate(rows.items(), start=1):
-        rendered_request, carry = request(custom_id, text=text), [f"{custom_id}/{generation}"]
-        shard = previous.shard_of(rendered_request, sealer.sha256(rendered_request)) if previous else None
-        if shard is not None:
-            sealer.add_kept_row(rendered_request, carry, number, shard)
+        row = row_of(request(custom_id, text=text), [f"{custom_id}/{generation}"], number)
+        shard = previous.shard_of(row) if previous else None
+        if shard is None:
+            add_row(sealer, row.request, row.carry, number, 7)
+        else:
+            sealer.add_kept_row(row, shard)
             kept_rows += 1
-        elif not sealer.add_if_duplicate(rendered_request, carry, number):
-            sealer.add(rendered_request, carry, number, 7)
     manifest = manifest_of(
         sealer.finish(),
         requests=kept_rows + sealer.requests + sealer.duplicates,

@@ -15,7 +15,7 @@ from airflow_provider_batch.core.landing import landing
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import Manifest
 from airflow_provider_batch.core.provider.limits import Limits
-from airflow_provider_batch.core.requests.render import Request, request_sha256
+from airflow_provider_batch.core.requests.render import Request
 from airflow_provider_batch.core.schema.author_schema import strict_schema
 from airflow_provider_batch.core.schema.judge import SchemaJudge
 from airflow_provider_batch.core.sealing import deduplicate
@@ -25,7 +25,19 @@ from airflow_provider_batch.core.sealing.reused_answers import ReusedAnswer, Reu
 from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.exceptions import CustomIdError, EqualDigestsError
 from airflow_provider_batch.staging.local import LocalFolder
-from tests.core.building import CHAT, EMBEDDINGS, MODERATIONS, chat_line, manifest_of, request, settle, temporary_folder
+from tests.core.building import (
+    CHAT,
+    EMBEDDINGS,
+    MODERATIONS,
+    add_row,
+    chat_line,
+    manifest_of,
+    request,
+    request_sha256,
+    row_of,
+    settle,
+    temporary_folder,
+)
 from tests.core.landing.test_landing import LandedRows
 
 LABEL = strict_schema(
@@ -44,16 +56,14 @@ def seal_with_reuse(
 ) -> Manifest:
     """Return the manifest of a job that reuses the answers of the table and sends the other requests."""
     sealer = Sealer(folder, "g001/build", endpoint, Limits(), deduplicate=deduplicate)
-    for rendered_request in requests:
-        sealer.register(rendered_request)
+    sealer.register(row_of(rendered_request, [], number, endpoint) for number, rendered_request in enumerate(requests))
     judge = SchemaJudge(output_schema) if output_schema else None
     writer = ReusedAnswerWriter(folder, "g001/build", sealer.request_index, endpoint, judge)
     for answer in table:
         writer.add(answer)
     sealer.reuse(writer.finish())
     for number, rendered_request in enumerate(requests, start=1):
-        if not sealer.add_if_duplicate(rendered_request, [], number):
-            sealer.add(rendered_request, [], number, 7)
+        add_row(sealer, rendered_request, [], number, 7)
     shards = sealer.finish()
     return manifest_of(
         shards,

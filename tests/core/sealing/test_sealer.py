@@ -24,12 +24,23 @@ from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import RowIndex, Shard
 from airflow_provider_batch.core.provider.limits import Limits, Size
 from airflow_provider_batch.core.requests.answer_size import expected_bytes
-from airflow_provider_batch.core.requests.render import Request, request_line, request_sha256
+from airflow_provider_batch.core.requests.render import Request
 from airflow_provider_batch.core.requests.value import canonical_json
-from airflow_provider_batch.core.sealing.sealer import BLOCK, MAX_MODELS, Sealer
+from airflow_provider_batch.core.sealing.errors import MAX_MODELS
+from airflow_provider_batch.core.sealing.open_shard import BLOCK
+from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.exceptions import CustomIdError, InputError, RowTooLargeError
 from airflow_provider_batch.staging.local import LocalFolder
-from tests.core.building import CHAT, EMBEDDINGS, request, seal_all, temporary_folder
+from tests.core.building import (
+    CHAT,
+    EMBEDDINGS,
+    add_row,
+    request,
+    request_line,
+    request_sha256,
+    seal_all,
+    temporary_folder,
+)
 
 #: every character at which `str.splitlines` splits
 LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
@@ -255,7 +266,7 @@ def test_rows_on_different_attempts_go_to_different_files(folder: LocalFolder) -
     sealer = Sealer(folder, "g001/retry-1", CHAT, Limits(), name_format="r01-{:04d}")
     for name, attempt in (("a", 2), ("b", 3), ("c", 2)):
         line = request_line(name, CHAT, request(name).body)
-        sealer.add_line("gpt-5-mini", line, RowIndex(name, "0"), inputs=1, tokens=1, attempt=attempt)
+        sealer.add_line("gpt-5-mini", line, RowIndex(name, "0", tokens=1), attempt=attempt)
     shards = sealer.finish()
     assert [(shard.name, shard.attempt, shard.requests) for shard in shards] == [("r01-0001", 2, 2), ("r01-0002", 3, 1)]
 
@@ -264,7 +275,7 @@ def test_a_line_that_is_sealed_again_keeps_its_bytes(folder: LocalFolder) -> Non
     (first,) = seal_all(folder, [request("a"), request("b")])
     sealer = Sealer(folder, "g001/retry-1", CHAT, Limits())
     for line, row in zip(contents(folder, first).splitlines(keepends=True), read_rows(folder, first), strict=True):
-        sealer.add_line(first.model, line, row, inputs=row.inputs, tokens=1, attempt=2)
+        sealer.add_line(first.model, line, row, attempt=2)
     (second,) = sealer.finish()
     assert contents(folder, second) == contents(folder, first)
     assert second.sha256 == first.sha256
@@ -275,7 +286,7 @@ def test_a_line_that_was_sealed_without_escapes_is_sealed_again_with_them(folder
     earlier_line = msgspec.json.encode(msgspec.json.decode(escaped_line)) + b"\n"
     assert "\u2028" in earlier_line.decode()
     sealer = Sealer(folder, "g001/retry-1", CHAT, Limits())
-    sealer.add_line("gpt-5-mini", earlier_line, RowIndex("a", "0"), inputs=1, tokens=1, attempt=2)
+    sealer.add_line("gpt-5-mini", earlier_line, RowIndex("a", "0"), attempt=2)
     (shard,) = sealer.finish()
     assert contents(folder, shard) == escaped_line
     assert shard.bytes == len(escaped_line)
@@ -284,7 +295,7 @@ def test_a_line_that_was_sealed_without_escapes_is_sealed_again_with_them(folder
 def test_a_file_written_in_many_blocks_is_complete_with_its_index(
     folder: LocalFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_provider_batch.core.sealing.sealer.BLOCK", 1_000)
+    monkeypatch.setattr("airflow_provider_batch.core.sealing.open_shard.BLOCK", 1_000)
     names = [str(number) for number in range(500)]
     shards = seal_all(folder, map(request, names), limits=Limits(requests=200))
     assert [row.custom_id for shard in shards for row in read_rows(folder, shard)] == names
@@ -298,10 +309,10 @@ def test_a_file_written_in_many_blocks_is_complete_with_its_index(
 
 
 def test_no_thread_survives_the_end_of_a_build(folder: LocalFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_provider_batch.core.sealing.sealer.BLOCK", 10)
+    monkeypatch.setattr("airflow_provider_batch.core.sealing.open_shard.BLOCK", 10)
     seal_all(folder, [request("a"), request("b")])
     sealer = Sealer(folder, "g001/other", CHAT, Limits())
-    sealer.add(request("a"), [], 1, 1)
+    add_row(sealer, request("a"), [], 1, 1)
     assert any(thread.name.startswith("seal_") for thread in threading.enumerate())
     sealer.abandon()
     assert not any(thread.name.startswith("seal_") for thread in threading.enumerate())
@@ -313,7 +324,7 @@ def test_no_thread_survives_the_end_of_a_build(folder: LocalFolder, monkeypatch:
 def test_an_abandoned_build_closes_its_files_and_may_be_abandoned_twice(folder: LocalFolder) -> None:
     sealer = Sealer(folder, "g001/build", CHAT, Limits())
     open_files = len(os.listdir("/proc/self/fd"))
-    sealer.add(request("a"), [], 1, 1)
+    add_row(sealer, request("a"), [], 1, 1)
     assert len(os.listdir("/proc/self/fd")) > open_files
     sealer.abandon()
     assert len(os.listdir("/proc/self/fd")) == open_files
@@ -333,13 +344,13 @@ def test_a_full_disk_is_a_staging_error_with_the_path(tmp_path: Path, rows: int)
         from airflow_provider_batch.core.provider.limits import Limits
         from airflow_provider_batch.core.sealing.sealer import Sealer
         from airflow_provider_batch.staging.local import LocalFolder
-        from tests.core.building import CHAT, request
+        from tests.core.building import CHAT, add_row, request
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
         sealer = Sealer(LocalFolder(Path(sys.argv[1])), "g001/build", CHAT, Limits())
         try:
             for number in range(int(sys.argv[2])):
-                sealer.add(request(str(number)), [], number, 1)
+                add_row(sealer, request(str(number)), [], number, 1)
             sealer.finish()
         except StagingError as error:
             print(error)
@@ -401,7 +412,7 @@ LIMITS = st.builds(
 def seal_rows(folder: Folder, rows: list[Row], limits: Limits, endpoint: str) -> list[Shard]:
     sealer = Sealer(folder, "g001/build", endpoint, limits)
     for number, row in enumerate(rows, start=1):
-        sealer.add(row.request(), [], number, row.tokens)
+        add_row(sealer, row.request(), [], number, row.tokens)
     return sealer.finish()
 
 

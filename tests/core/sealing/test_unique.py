@@ -18,8 +18,7 @@ from airflow_provider_batch.core.sealing.unique import PORTION, ROWS, RepeatedId
 def find_repeated(custom_ids: Iterable[str], ids: UniqueIds | None = None) -> RepeatedIds | None:
     ids = ids or UniqueIds()
     added_ids = list(custom_ids)
-    for custom_id in added_ids:
-        ids.add(custom_id)
+    ids.add_all(added_ids)
     return ids.find_repeated(lambda: ((custom_id, number) for number, custom_id in enumerate(added_ids, start=1)))
 
 
@@ -52,8 +51,7 @@ def test_a_hundred_thousand_different_ids_are_unique() -> None:
 
 def test_the_ids_are_read_again_only_if_digests_are_equal() -> None:
     ids = UniqueIds()
-    for number in range(1000):
-        ids.add(f"row-{number}")
+    ids.add_all(f"row-{number}" for number in range(1000))
 
     def read_ids() -> Iterator[tuple[str, int]]:
         yield pytest.fail("The ids were read again although all digests differ.")
@@ -117,8 +115,7 @@ def test_a_million_ids_are_proven_unique_in_twenty_megabytes() -> None:
         from airflow_provider_batch.core.sealing.unique import UniqueIds
         ids = UniqueIds()
         before = read_memory(os.getpid())[0]
-        for number in range(1_000_000):
-            ids.add(f"row-{number}")
+        ids.add_all(f"row-{number}" for number in range(1_000_000))
         assert ids.find_repeated(lambda: []) is None
         print(read_memory(os.getpid())[1] - before)
     """

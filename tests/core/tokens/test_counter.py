@@ -13,10 +13,11 @@ import pytest
 
 from airflow_provider_batch.core.pricing.estimate import Estimator
 from airflow_provider_batch.core.pricing.prices import Prices
+from airflow_provider_batch.core.requests.render import Request
 from airflow_provider_batch.core.tokens import counter
 from airflow_provider_batch.core.tokens.counter import (
-    COUNT_EVERY,
     COUNT_FIRST,
+    COUNT_ONE_IN,
     MAX_COUNTED_CHARACTERS,
     TokenCounter,
     tokenizer,
@@ -85,7 +86,8 @@ def counted_texts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_the_first_requests_are_counted_and_the_other_estimates_are_corrected(counted_texts: list[str]) -> None:
     text = "The pump in hall 7 lost pressure again overnight."
     token_counter = TokenCounter("gpt-5-mini")
-    tokens = [token_counter.count(request) for request in requests([text] * (COUNT_FIRST + 2 * COUNT_EVERY))]
+    lots = [2**32 - 1] * COUNT_FIRST + [0, 2**32 // COUNT_ONE_IN, 2**32 - 1, 2**32 // COUNT_ONE_IN - 1]
+    tokens = list(map(token_counter.count, requests([text] * len(lots)), lots))
 
     assert set(tokens) == {len(text)}
     assert token_counter.counted_requests == len(counted_texts) == COUNT_FIRST + 2
@@ -94,23 +96,23 @@ def test_the_first_requests_are_counted_and_the_other_estimates_are_corrected(co
 def test_a_very_long_text_is_not_counted(counted_texts: list[str]) -> None:
     token_counter = TokenCounter("gpt-5-mini")
     (request,) = requests(["word " * (MAX_COUNTED_CHARACTERS // 5 + 1)])
-    assert token_counter.count(request) == request.input_tokens
+    assert token_counter.count(request, 0) == request.input_tokens
     assert (token_counter.counted_requests, counted_texts) == (0, [])
 
 
 def test_tokens_outside_of_texts_stay_estimated(counted_texts: list[str]) -> None:
     body = json.dumps({"messages": [{"role": "user", "content": "eleven char"}]}).encode()
-    assert TokenCounter("gpt-5-mini").count(estimate_request(body)) == 11 + 7
+    assert TokenCounter("gpt-5-mini").count(estimate_request(body), 0) == 11 + 7
 
 
 def test_the_estimate_reports_the_number_of_counted_requests(counted_texts: list[str]) -> None:
     estimator = Estimator(Prices(), "/v1/embeddings")
     for _ in range(3):
-        estimator.add("text-embedding-3-small", b'{"input": "eleven char"}', 1)
+        estimator.add([Request("row-1", "text-embedding-3-small", b'{"input": "eleven char"}', 1)], [0])
     assert (estimator.finish().input_tokens, estimator.finish().counted_requests) == (33, 3)
 
 
 def test_without_a_tokenizer_the_estimate_reports_no_counted_requests() -> None:
     estimator = Estimator(Prices(), "/v1/embeddings")
-    estimator.add("text-embedding-3-small", b'{"input": "eleven char"}', 1)
+    estimator.add([Request("row-1", "text-embedding-3-small", b'{"input": "eleven char"}', 1)], [0])
     assert estimator.finish().counted_requests == 0

@@ -1,0 +1,114 @@
+"""Estimates the tokens of the requests to a model: of a sample by their texts, of the others by their length.
+
+To estimate the tokens of a text takes about as long as everything else that sealing does with a row. So of the requests
+whose rows only insert texts into the prompt, one in `ONE_IN` is *weighed*: its tokens are estimated by its text. The
+others get the tokens per byte of those weighed before. These are kept by kind of text, that is by the bytes that a
+character takes, and the averages follow the rows: a request counts less the more were weighed after it.
+
+The sample is drawn by the lots that draw the canary, not by the position of a row, so that no pattern in the order of
+the rows can bias it. It depends on the rows and their order alone. Always weighed are
+
+* the first requests to a model and the first of each kind, so that there is something to go by,
+* requests with media, and those for which text is not all that differs,
+* requests so long that they might exceed a limit on their own,
+* requests far longer or shorter than those of their kind. Since they are not drawn, they do not enter the averages.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from airflow_provider_batch.core.requests.outline import Common
+from airflow_provider_batch.core.requests.render import Request
+from airflow_provider_batch.core.tokens.counter import TokenCounter
+from airflow_provider_batch.core.tokens.request import RequestTokens, estimate_request
+
+#: one in this many requests is weighed
+ONE_IN = 8
+#: lots below this are drawn; there are 2**32
+_DRAWN = 2**32 // ONE_IN
+#: number of requests to a model, and of each kind of text, that are all weighed
+FIRST_REQUESTS, FIRST_OF_KIND = 1_000, 32
+#: how many times as long, or as short, as the average of its kind a request is that is weighed
+FAR = 4
+#: how much less the earlier requests of a kind count with each that is weighed
+_FADING = 0.9
+#: more tokens than a byte of text can have
+_MAX_TOKENS_PER_BYTE = 3
+
+
+class _Kind:
+    """Averages of the requests with one kind of text. Each is a sum in which earlier requests count less."""
+
+    def __init__(self) -> None:
+        self.weighed = 0
+        self._requests = self._bytes = self._tokens = 0.0
+
+    def add(self, size: int, tokens: int) -> None:
+        """Add a weighed request with `size` bytes and `tokens` tokens of text."""
+        self.weighed += 1
+        self._requests = self._requests * _FADING + 1
+        self._bytes = self._bytes * _FADING + size
+        self._tokens = self._tokens * _FADING + tokens
+
+    def is_near(self, size: int) -> bool:
+        """Return whether a text of `size` bytes is about as long as the average."""
+        return self._bytes <= size * self._requests * FAR and size * self._requests <= self._bytes * FAR
+
+    def scale(self, size: int) -> int:
+        """Return the tokens of a text of `size` bytes."""
+        return round(size * self._tokens / self._bytes)
+
+
+class RequestWeigher:
+    """Estimates the tokens of the requests to one model, in their order."""
+
+    def __init__(self, model: str, max_tokens: int | None = None) -> None:
+        """`max_tokens` is the lowest number of tokens that makes a difference for a single request."""
+        self.counter = TokenCounter(model)
+        self._model = model
+        self._max_size = None if max_tokens is None else max_tokens // _MAX_TOKENS_PER_BYTE
+        self._requests = 0
+        self._kinds: dict[int, _Kind] = {}
+
+    def weigh(self, request: Request, lot: int) -> RequestTokens:
+        """Return the estimated tokens of the next request."""
+        self._requests += 1
+        outline = request.outline
+        common = None if outline is None else outline.common(self._model)
+        characters = 0 if common is None else common.count_characters(request.leaf_values)
+        if common is None or not characters:
+            return self._measure(request, lot)
+        size = len(request.body) - common.body_bytes
+        key = 4 * size // characters
+        kind = self._kinds.get(key)
+        if kind is None:
+            kind = self._kinds[key] = _Kind()
+        is_drawn = self._requests <= FIRST_REQUESTS or lot < _DRAWN or kind.weighed < FIRST_OF_KIND
+        if is_drawn or self._is_long(request) or not kind.is_near(size):
+            tokens = self._measure(request, lot)
+            if is_drawn:
+                kind.add(size, tokens.input_tokens - common.request.input_tokens)
+            return tokens
+        return _add_text(common, kind.scale(size))
+
+    def _is_long(self, request: Request) -> bool:
+        return self._max_size is not None and len(request.body) > self._max_size
+
+    def _measure(self, request: Request, lot: int) -> RequestTokens:
+        tokens = None if request.outline is None else request.outline.estimate(request.leaf_values, self._model)
+        if tokens is None:
+            tokens = estimate_request(request.body, self._model)
+        return msgspec.structs.replace(tokens, input_tokens=self.counter.count(tokens, lot))
+
+
+def _add_text(common: Common, text_tokens: int) -> RequestTokens:
+    request = common.request
+    return RequestTokens(
+        input_tokens=request.input_tokens + text_tokens,
+        texts=request.texts,
+        text_tokens=request.text_tokens + text_tokens,
+        media=request.media,
+        cap=request.cap,
+        choices=request.choices,
+    )
