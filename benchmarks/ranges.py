@@ -33,7 +33,7 @@ from airflow_provider_batch.core.pricing.estimate import (
 )
 from airflow_provider_batch.core.pricing.prices import Prices, Usage
 from airflow_provider_batch.core.provider.lane import Lane
-from airflow_provider_batch.core.requests.render import Request
+from airflow_provider_batch.core.requests.request import Request
 from airflow_provider_batch.core.sealing.canary_rows import CanaryRows
 
 CANARIES, EARLIER_ANSWERS = (2, 5, 10, 20), (20, 100, 1_000)

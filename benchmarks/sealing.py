@@ -68,7 +68,7 @@ def prepare_duckdb_copy(folder: str, database: str) -> Callable[[], int]:
     from airflow_provider_batch.core.requests.render import compile_renderer
 
     plan = data.make_plan()
-    sample = compile_renderer(plan.spec, ("id", "title", "body", "label"), {})((0, "a", "b", None), 1)
+    (sample,) = compile_renderer(plan.spec, ("id", "title", "body", "label"), {})([(0, "a", "b", None)], 1)
     schema = msgspec.json.encode(msgspec.json.decode(sample.body)["response_format"]).decode()
     connection = duckdb.connect(database, read_only=True)
     connection.execute("SET threads = 1")

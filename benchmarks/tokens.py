@@ -74,7 +74,8 @@ def sampling_error(texts: list[str], rng: random.Random) -> tuple[float, float]:
     weigher, sampled, exact, weighed = RequestWeigher("gpt-5-mini"), 0, 0, 0
     for number, text in enumerate(texts, start=1):
         if text.strip():
-            tokens = weigher.weigh(renderer((number, text), number), rng.getrandbits(32))
+            (request,) = renderer([(number, text)], number)
+            tokens = weigher.weigh(request, rng.getrandbits(32))
             sampled += tokens.input_tokens
             weighed += bool(tokens.texts)
             exact += estimate_tokens(text)

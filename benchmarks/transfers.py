@@ -37,7 +37,7 @@ def seal_files(folder: Path, sizes: list[int]) -> None:
     from airflow_provider_batch.core.ledger.job import Estimate, JobKey, Manifest
     from airflow_provider_batch.core.ledger.ledger import seal
     from airflow_provider_batch.core.provider.limits import Limits
-    from airflow_provider_batch.core.requests.render import Request, request_lines
+    from airflow_provider_batch.core.requests.request import Request, request_lines
     from airflow_provider_batch.core.sealing.rendered_row import RenderedRow
     from airflow_provider_batch.core.sealing.sealer import Sealer
     from airflow_provider_batch.staging.local import LocalFolder

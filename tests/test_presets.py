@@ -52,7 +52,7 @@ def sent_body(arguments: dict[str, Any], body: str = "Hello", **columns: str) ->
         author_schema=schema,
     )
     row = {"id": "1", "body": body, **columns}
-    request = compile_renderer(spec, list(row), {})(tuple(row.values()), 1)
+    (request,) = compile_renderer(spec, list(row), {})([tuple(row.values())], 1)
     decoded: dict[str, Any] = msgspec.json.decode(request.body)
     return decoded
 

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 import msgspec
@@ -27,15 +27,11 @@ from airflow_provider_batch.core.pricing.prices import Prices, Usage
 from airflow_provider_batch.core.provider.lane import Lane
 from airflow_provider_batch.core.provider.limits import Limits
 from airflow_provider_batch.core.requests.answer_size import dimensions_of
+from airflow_provider_batch.core.requests.body_form import LeafError
 from airflow_provider_batch.core.requests.endpoints import EMBEDDINGS
 from airflow_provider_batch.core.requests.file_parts import compact
-from airflow_provider_batch.core.requests.render import (
-    Renderer,
-    Request,
-    RequestSpec,
-    compile_renderer,
-    request_hashes,
-)
+from airflow_provider_batch.core.requests.render import Renderer, RequestSpec, compile_renderer
+from airflow_provider_batch.core.requests.request import Request, request_hashes
 from airflow_provider_batch.core.requests.row import Columns, UnknownColumnError
 from airflow_provider_batch.core.requests.uploaded_files import with_references
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
@@ -222,7 +218,7 @@ class _Builder:
         for rows in chunks:
             try:
                 rendered_rows = self._render(rows, first, renderer, carried_columns)
-            except InputError:
+            except (InputError, LeafError):
                 if len(rows) == 1:
                     raise
                 for number, row in enumerate(rows, start=first):
@@ -234,11 +230,10 @@ class _Builder:
     def _render(
         self, rows: list[tuple[Any, ...]], first: int, renderer: Renderer, carried_columns: CarriedColumns
     ) -> list[RenderedRow]:
-        numbers = range(first, first + len(rows))
-        requests = [renderer(plain(row), number) for row, number in zip(rows, numbers, strict=True)]
+        requests = renderer(list(map(plain, rows)), first)
         hashes = request_hashes(self._plan.spec.endpoint, [request.body for request in requests])
-        carry = [carried_columns.take(row, number) for row, number in zip(rows, numbers, strict=True)]
-        return list(map(RenderedRow, requests, hashes, carry, numbers))
+        carry = carried_columns.take(rows, first)
+        return list(map(RenderedRow, requests, hashes, carry, count(first)))
 
     def _with_reused_answers(
         self, chunks: Iterator[list[RenderedRow]], table: ReusedTable

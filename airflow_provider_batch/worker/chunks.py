@@ -35,6 +35,8 @@ def _size_of(value: Any) -> int:
     match value:
         case str() | bytes() | bytearray() | memoryview():
             return len(value)
+        case None | bool() | int() | float():
+            return 8
         case NativeValue():
             return len(value.text)
         case Mapping():

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from airflow_provider_batch.core.ledger.folder import Folder
-from airflow_provider_batch.core.requests.render import Problem, Request
+from airflow_provider_batch.core.requests.request import Problem, Request
 from airflow_provider_batch.core.schema.judge import SchemaJudge
 from airflow_provider_batch.core.sealing.rendered_row import RenderedRow
 from airflow_provider_batch.core.sealing.reused_answers import ReusedAnswer, ReusedAnswerWriter

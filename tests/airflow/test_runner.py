@@ -47,7 +47,8 @@ def seal_job(path: Path, prompts: list[str], *, requests: int, tokens: int = 10,
     renderer = compile_renderer(spec, ["id", "text"], {})
     sealer = Sealer(folder, "g001/build", spec.endpoint, Limits(requests=requests))
     for number, text in enumerate(prompts, start=1):
-        add_row(sealer, renderer((f"row-{number}", text), number), [], number, tokens)
+        (request,) = renderer([(f"row-{number}", text)], number)
+        add_row(sealer, request, [], number, tokens)
     shards = sealer.finish()
     fields: dict[str, Any] = {
         "job_uid": uuid4().hex,
@@ -332,7 +333,7 @@ def seal_job_with_tokens(path: Path, prompts: list[str], *, requests: int) -> An
     """Seal a job like `seal_job`, with the token estimate that the submit task would make."""
     from airflow_provider_batch.core.pricing.estimate import Estimator
     from airflow_provider_batch.core.pricing.prices import Prices
-    from airflow_provider_batch.core.requests.render import Request
+    from airflow_provider_batch.core.requests.request import Request
 
     body = b'{"messages": [{"role": "user", "content": "%s"}]}' % prompts[0].encode()
     (tokens,) = Estimator(Prices(), "/v1/chat/completions").add([Request("row-1", "gpt-5-mini", body, 1)], [0])

@@ -290,7 +290,8 @@ class BudgetChaos:
         canary = CANARY_ROWS if round_.canary else 0
         sealer = Sealer(job_folder, "g001/build", spec.endpoint, limits, canary=canary)
         for row in range(ROWS):
-            add_row(sealer, renderer((str(row), prompt(round_.number, job, row)), row + 1), [], row + 1, ESTIMATE)
+            (request,) = renderer([(str(row), prompt(round_.number, job, row))], row + 1)
+            add_row(sealer, request, [], row + 1, ESTIMATE)
         manifest = Manifest(
             job_uid=uuid4().hex,
             key=JobKey("chaos", f"submit_{job}", f"round-{round_.number}"),

@@ -18,7 +18,7 @@ from airflow_provider_batch.core.ledger.job import Estimate, JobKey, Manifest, S
 from airflow_provider_batch.core.ledger.records import CollectedFile, Settled
 from airflow_provider_batch.core.provider.lane import Lane
 from airflow_provider_batch.core.provider.limits import Limits
-from airflow_provider_batch.core.requests.render import Request, request_hashes, request_lines
+from airflow_provider_batch.core.requests.request import Request, request_hashes, request_lines
 from airflow_provider_batch.core.schema.columns import Column
 from airflow_provider_batch.core.sealing.rendered_row import RenderedRow
 from airflow_provider_batch.core.sealing.sealer import Sealer

@@ -121,7 +121,8 @@ def test_every_type_arrives_in_another_database_or_is_refused(
     fill_source(source, types, literal if source.is_postgres else str)
     with read_rows(source.hook, "SELECT * FROM source", exact=True) as rows:
         carried = CarriedColumns(rows.columns[1:], range(1, len(rows.columns)), rows.native_types[1:], rows.database)
-        sealed = {values[0]: carried.take(values, number) for number, values in enumerate(rows, start=1)}
+        read = list(rows)
+        sealed = {values[0]: carry for values, carry in zip(read, carried.take(read, 1), strict=True)}
     columns = carried.columns()
     staged = msgspec.json.decode(msgspec.json.encode(sealed))
 

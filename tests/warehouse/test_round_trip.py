@@ -206,7 +206,10 @@ def carry(source: Warehouse, target: Warehouse, sql: str) -> tuple[list[tuple[An
         names = list(rows.columns[1:])
         carried = CarriedColumns(names, range(1, len(rows.columns)), rows.native_types[1:], rows.database)
         read = list(rows)
-    sealed = [msgspec.json.encode(RowIndex(str(r[0]), "", carried.take(r, n))) for n, r in enumerate(read, start=1)]
+    carried_rows = carried.take(read, 1)
+    sealed = [
+        msgspec.json.encode(RowIndex(str(r[0]), "", values)) for r, values in zip(read, carried_rows, strict=True)
+    ]
     columns = carried.columns()
     # the manifest and the index, as staging keeps them
     columns = msgspec.json.decode(msgspec.json.encode(columns), type=list[Column])

@@ -72,7 +72,7 @@ def test_what_goes_in_is_what_lands(target: Warehouse, kind: str, data: st.DataO
 
     with open_rows([{"id": number, "value": value} for number, value in enumerate(values)]) as source:
         carried = CarriedColumns(["value"], [1])
-        sealed = [msgspec.json.encode(carried.take(each, number)) for number, each in enumerate(source, start=1)]
+        sealed = list(map(msgspec.json.encode, carried.take(list(source), 1)))
     (column,) = msgspec.json.decode(msgspec.json.encode(carried.columns()), type=list[Column])
     carried_rows = [
         (*row(str(number)), from_json(msgspec.json.decode(line)[0], column)) for number, line in enumerate(sealed)

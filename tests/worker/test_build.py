@@ -225,7 +225,7 @@ def test_memory_does_not_grow_with_the_rows_that_are_sealed_in_an_object_store(t
         import os
         from airflow.sdk.io import attach
         from airflow_provider_batch.core.provider.limits import Limits
-        from airflow_provider_batch.core.requests.render import Request
+        from airflow_provider_batch.core.requests.request import Request
         from airflow_provider_batch.core.sealing.sealer import Sealer
         from airflow_provider_batch.staging.layout import open_folder
         from benchmarks.measure import read_memory

@@ -24,7 +24,7 @@ from airflow_provider_batch.core.pricing.rate import Rate
 from airflow_provider_batch.core.pricing.sampling import RequestWeigher
 from airflow_provider_batch.core.pricing.spread import input_range, output_range, with_earlier_answers
 from airflow_provider_batch.core.provider.lane import Lane
-from airflow_provider_batch.core.requests.render import Request
+from airflow_provider_batch.core.requests.request import Request
 from airflow_provider_batch.core.tokens.request import RequestTokens, estimate_request
 
 #: output tokens of an answer at the low end of an estimate
@@ -76,18 +76,16 @@ class Estimator:
         """
         return list(map(self._add, requests, lots))
 
-    def _totals_of(self, model: str) -> _ModelTotals:
-        totals = self._totals.get(model)
-        if totals is None:
-            rate = self._prices.rate(model)
-            limits = [self._max_tokens, None if rate is None else rate.max_input_tokens]
-            max_tokens = min((limit for limit in limits if limit is not None), default=None)
-            weigher = RequestWeigher(self._prices.served_model(model), max_tokens)
-            totals = self._totals[model] = _ModelTotals(rate, weigher)
+    def _start_totals(self, model: str) -> _ModelTotals:
+        rate = self._prices.rate(model)
+        limits = [self._max_tokens, None if rate is None else rate.max_input_tokens]
+        max_tokens = min((limit for limit in limits if limit is not None), default=None)
+        weigher = RequestWeigher(self._prices.served_model(model), max_tokens)
+        totals = self._totals[model] = _ModelTotals(rate, weigher)
         return totals
 
     def _add(self, request: Request, lot: int) -> int:
-        totals = self._totals_of(request.model)
+        totals = self._totals.get(request.model) or self._start_totals(request.model)
         request_tokens = totals.weigher.weigh(request, lot)
         tokens = max(request_tokens.input_tokens, request.inputs)
         low = high = 0

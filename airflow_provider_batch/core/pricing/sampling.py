@@ -19,7 +19,7 @@ from __future__ import annotations
 import msgspec
 
 from airflow_provider_batch.core.requests.outline import Common
-from airflow_provider_batch.core.requests.render import Request
+from airflow_provider_batch.core.requests.request import Request
 from airflow_provider_batch.core.tokens.counter import TokenCounter
 from airflow_provider_batch.core.tokens.request import RequestTokens, estimate_request
 

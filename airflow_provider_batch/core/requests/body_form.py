@@ -8,11 +8,18 @@ A body is a tree of dicts, lists and plain values. A `Leaf` stands wherever the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import repeat
 from typing import Any
 
 from airflow_provider_batch.core.requests.template import Leaf, Values
-from airflow_provider_batch.core.requests.value import SCHEMA_KEYS, UnusableValueError, canonical_json, ordered_keys
+from airflow_provider_batch.core.requests.value import (
+    SCHEMA_KEYS,
+    UnusableValueError,
+    canonical_json,
+    canonical_json_of_all,
+    ordered_keys,
+)
 
 
 class LeafError(Exception):
@@ -33,18 +40,19 @@ class Form:
         self._holes: list[tuple[int, Leaf]] = []
         self._add(tree, sort=True)
 
-    def fill(self, values: Values) -> tuple[bytes, list[Any]]:
-        """Return the body of one row, and the values of its leaves in the order of the body. Raises LeafError."""
-        parts = self._pattern.copy()
-        leaf_values = []
+    def fill(self, rows: Sequence[Values]) -> tuple[list[bytes], list[tuple[Any, ...]]]:
+        """Return the body of each row, and the values of its leaves in the order of the body. Raises LeafError."""
+        parts: list[Iterable[bytes]] = [repeat(part, len(rows)) for part in self._pattern]
+        leaf_columns: list[list[Any]] = []
         for slot, leaf in self._holes:
-            value = evaluate(leaf, values)
+            values = evaluate_all(leaf, rows)
             try:
-                parts[slot] = canonical_json(value)
+                parts[slot] = canonical_json_of_all(values)
             except UnusableValueError as error:
                 raise LeafError(leaf) from error
-            leaf_values.append(value)
-        return b"".join(parts), leaf_values
+            leaf_columns.append(values)
+        leaf_values = list(zip(*leaf_columns, strict=True)) if leaf_columns else [()] * len(rows)
+        return list(map(b"".join, zip(*parts, strict=True))), leaf_values
 
     @property
     def body_bytes(self) -> int:
@@ -83,18 +91,28 @@ class Form:
             self._pattern[-1] += canonical_json(tree)
 
 
-def evaluate(tree: Any, values: Values) -> Any:
+def evaluate(tree: Any, row: Values) -> Any:
     """Return the tree of one row, with the leaves replaced by their values. Raises LeafError."""
     if type(tree) is Leaf:
-        try:
-            return tree.value(values)
-        except LeafError:
-            raise
-        except Exception as error:
-            raise LeafError(tree) from error
+        return evaluate_all(tree, [row])[0]
     if isinstance(tree, (dict, list)):
-        return replace_nodes(tree, Leaf, lambda leaf: evaluate(leaf, values))
+        return replace_nodes(tree, Leaf, lambda leaf: evaluate(leaf, row))
     return tree
+
+
+def evaluate_all(tree: Any, rows: Sequence[Values]) -> list[Any]:
+    """Return the tree of each row, with the leaves replaced by their values.
+
+    Raises LeafError, which does not tell for which row.
+    """
+    if type(tree) is not Leaf:
+        return [evaluate(tree, row) for row in rows]
+    try:
+        return tree.values(rows)
+    except LeafError:
+        raise
+    except Exception as error:
+        raise LeafError(tree) from error
 
 
 def replace_nodes(tree: Any, kind: type[Any], replace: Callable[[Any], Any]) -> Any:

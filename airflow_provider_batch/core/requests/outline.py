@@ -36,8 +36,13 @@ class Common(NamedTuple):
 
     def count_characters(self, leaf_values: Sequence[Any]) -> int:
         """Return the number of characters in the texts of a row; 0 if any is not a text."""
-        texts = [leaf_values[index] for index in self.text_indexes]
-        return sum(map(len, texts)) if all(type(text) is str for text in texts) else 0
+        characters = 0
+        for index in self.text_indexes:
+            text = leaf_values[index]
+            if type(text) is not str:
+                return 0
+            characters += len(text)
+        return characters
 
 
 class Outline:

@@ -13,9 +13,9 @@ Every other template renders to text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
-from itertools import chain, takewhile
+from itertools import chain, repeat, takewhile
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
 #: values of one row, in the order of the columns
 Values: TypeAlias = tuple[Any, ...]
+#: maps rows to the value of a leaf for each of them
+RowsFunction: TypeAlias = Callable[[Sequence[Values]], list[Any]]
 
 
 class Leaf(msgspec.Struct, frozen=True):
@@ -59,10 +61,19 @@ class Leaf(msgspec.Struct, frozen=True):
 
     #: path of the argument that contains it, such as `prompt` or `body.metadata.team`
     argument: str
-    #: function that maps the values of a row to the value of the leaf
-    value: Callable[[Values], Any]
+    #: function that maps rows to the value of the leaf for each of them
+    values: RowsFunction
     #: columns that the template names; it may access more of them dynamically
     columns: tuple[str, ...] = ()
+
+    def value(self, row: Values) -> Any:
+        """Return the value of the leaf for one row."""
+        return self.values([row])[0]
+
+
+def one_by_one(function: Callable[[Values], Any]) -> RowsFunction:
+    """Return a function that calls another one for each row."""
+    return lambda rows: [function(row) for row in rows]
 
 
 class _Environment(ImmutableSandboxedEnvironment):
@@ -326,12 +337,12 @@ class RowTemplate:
         column_names = self._check_columns(self._tree, columns)
         self._check_names(self._tree, context)
         try:
-            value = self._compile(self._tree, columns, context)
+            values = self._compile(self._tree, columns, context)
         except (RecursionError, MemoryError, SyntaxError) as error:
             raise self._nesting_error() from error
         if as_text and _single_expression(self._tree) is not None:
-            return Leaf(self.argument, lambda values: _text_filter(value(values)), column_names)
-        return Leaf(self.argument, value, column_names)
+            return Leaf(self.argument, lambda rows: list(map(_text_filter, values(rows))), column_names)
+        return Leaf(self.argument, values, column_names)
 
     def _nesting_error(self) -> TemplateError:
         return TemplateError(
@@ -378,16 +389,17 @@ class RowTemplate:
             )
 
     @staticmethod
-    def _compile(tree: nodes.Template, columns: Columns, context: Mapping[str, Any]) -> Callable[[Values], Any]:
+    def _compile(tree: nodes.Template, columns: Columns, context: Mapping[str, Any]) -> RowsFunction:
         expression = _single_expression(tree)
         if expression is not None:
             if _is_static_column(expression):
-                return itemgetter(columns.index(_static_column(expression)))
-            return _jinja_value(expression, columns, context)
+                column = itemgetter(columns.index(_static_column(expression)))
+                return lambda rows: list(map(column, rows))
+            return one_by_one(_jinja_value(expression, columns, context))
         parts = _plain_parts(tree)
         if parts is not None:
             return _join([part if isinstance(part, str) else columns.index(_static_column(part)) for part in parts])
-        return _jinja_text(tree, columns, context)
+        return one_by_one(_jinja_text(tree, columns, context))
 
 
 def _has_attributes(tree: nodes.Template, name: str) -> bool:
@@ -410,19 +422,15 @@ def _jinja_text(tree: nodes.Template, columns: Columns, context: Mapping[str, An
     return bounds.bounded(lambda values: render(row=Row(columns, values)))
 
 
-def _join(parts: list[str | int]) -> Callable[[Values], str]:
-    """Return a function that renders the parts for a row: a str is literal text, an int the index of a column."""
-    pattern = ["" if isinstance(part, int) else part for part in parts]
-    holes = [(slot, part) for slot, part in enumerate(parts) if isinstance(part, int)]
+def _join(parts: list[str | int]) -> RowsFunction:
+    """Return a function that renders the parts for rows: a str is literal text, an int the index of a column."""
 
-    def render(values: Values) -> str:
-        texts = pattern.copy()
-        for slot, column in holes:
-            value = values[column]
-            texts[slot] = value if type(value) is str else to_text(value)
-        return "".join(texts)
+    def texts(part: str | int, rows: Sequence[Values]) -> Iterable[str]:
+        if isinstance(part, str):
+            return repeat(part, len(rows))
+        return [value if type(value) is str else to_text(value) for value in map(itemgetter(part), rows)]
 
-    return render
+    return lambda rows: list(map("".join, zip(*[texts(part, rows) for part in parts], strict=True)))
 
 
 def _single_expression(tree: nodes.Template) -> nodes.Expr | None:

@@ -10,7 +10,8 @@ in that order.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
@@ -168,6 +169,14 @@ def canonical_json(value: Any) -> bytes:
         return _encode(to_json_value(value, sort=True))
     except RecursionError as error:
         raise _nested_too_deeply(value) from error
+
+
+def canonical_json_of_all(values: Sequence[Any]) -> list[bytes]:
+    """Return the canonical JSON of each value. Raises the same errors as `canonical_json`."""
+    if SCALARS.issuperset(map(type, values)):
+        with suppress(UnicodeEncodeError):
+            return list(map(_encode_plain, values))
+    return list(map(canonical_json, values))
 
 
 def _encode(value: Any) -> bytes:

@@ -29,7 +29,7 @@ _WIDER = {
 }
 
 #: Python types whose values all survive JSON, so that they need not be inspected
-_JSON_SAFE = {
+_JSON_SAFE: dict[type, ColumnType] = {
     str: ColumnType.TEXT,
     bool: ColumnType.BOOLEAN,
     Decimal: ColumnType.NUMERIC,
@@ -93,30 +93,42 @@ class CarriedColumns:
         self._database = database
         self._types: list[ColumnType | None] = [None] * len(names)
 
-    def take(self, row: tuple[Any, ...], number: int) -> list[Any]:
-        """Return the carried values of a row, ready for JSON.
+    def take(self, rows: Sequence[tuple[Any, ...]], first: int) -> list[list[Any]]:
+        """Return the carried values of rows, ready for JSON.
 
-        :param number: number of the row, from 1.
+        :param first: number of the first row, from 1.
         :raises InputError: if no column type can hold a value; the message names the row and column.
         """
-        values = []
-        for index, position in enumerate(self._positions):
-            value = row[position]
-            safe_type = _JSON_SAFE.get(type(value))
-            if safe_type is not None:
-                self._record_type(index, safe_type)
-            elif value is not None:
-                try:
-                    value, column_type = _to_json(value)
-                    self._record_type(index, column_type)
-                except (TypeError, RecursionError) as error:
-                    raise InputError(
-                        f"carry: row {number} has a value in column {self._names[index]!r} that no column type can "
-                        f"hold ({error}). Nothing was uploaded. Convert it where the rows come "
-                        "from, for example to text."
-                    ) from None
-            values.append(value)
-        return values
+        if not self._positions:
+            return [[] for _ in rows]
+        columns = [
+            self._take_column(index, [row[position] for row in rows], first)
+            for index, position in enumerate(self._positions)
+        ]
+        return list(map(list, zip(*columns, strict=True)))
+
+    def _take_column(self, index: int, values: list[Any], first: int) -> list[Any]:
+        types = set(map(type, values))
+        types.discard(type(None))
+        if _JSON_SAFE.keys() >= types:
+            for python_type in types:
+                self._record_type(index, _JSON_SAFE[python_type])
+            return values
+        return [self._take_value(index, value, number) for number, value in enumerate(values, start=first)]
+
+    def _take_value(self, index: int, value: Any, number: int) -> Any:
+        if value is None:
+            return None
+        try:
+            value, column_type = _to_json(value)
+        except (TypeError, RecursionError) as error:
+            raise InputError(
+                f"carry: row {number} has a value in column {self._names[index]!r} that no column type can "
+                f"hold ({error}). Nothing was uploaded. Convert it where the rows come "
+                "from, for example to text."
+            ) from None
+        self._record_type(index, column_type)
+        return value
 
     def columns(self) -> list[Column]:
         """Return the columns with the types seen in the rows; a column that was always NULL is text."""

@@ -53,7 +53,7 @@ from airflow_provider_batch.core.provider.lane import Lane
 from airflow_provider_batch.core.provider.limits import Limits, Size
 from airflow_provider_batch.core.requests import endpoints
 from airflow_provider_batch.core.requests.answer_size import expected_bytes
-from airflow_provider_batch.core.requests.render import escape_line_separators, request_lines
+from airflow_provider_batch.core.requests.request import escape_line_separators, request_lines
 from airflow_provider_batch.core.sealing.canary_rows import Canaries
 from airflow_provider_batch.core.sealing.deduplicate import DuplicateReader, DuplicateWriter, RequestIndex
 from airflow_provider_batch.core.sealing.errors import (

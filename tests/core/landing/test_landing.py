@@ -296,7 +296,7 @@ def test_a_failed_row_has_the_error_and_the_requested_model(folder: LocalFolder)
 def test_carried_values_land_with_their_types(folder: LocalFolder) -> None:
     carried = CarriedColumns(["price", "day", "at", "raw", "tags"], range(5))
     values = (Decimal("1.10"), date(2026, 1, 2), datetime(2026, 1, 2, 3, 4), b"\x00", {"a": [1]})
-    shards = seal_all(folder, [request("a"), request("b")], carry=[carried.take(v, 1) for v in (values, (None,) * 5)])
+    shards = seal_all(folder, [request("a"), request("b")], carry=carried.take([values, (None,) * 5], 1))
     manifest = manifest_of(shards, carry=carried.columns())
     table = LandedRows(folder, manifest, [settle(folder, shards[0], [chat_line("a"), chat_line("b")])]).table
     assert [table["a"][name] for name in ("price", "day", "at", "raw", "tags")] == [

@@ -17,7 +17,7 @@ from airflow_provider_batch.core.pricing.prices import UNKNOWN_USAGE, Prices, Us
 from airflow_provider_batch.core.pricing.published import GENAI_PRICES
 from airflow_provider_batch.core.pricing.spread import input_range, output_range
 from airflow_provider_batch.core.provider.lane import Lane
-from airflow_provider_batch.core.requests.render import Request
+from airflow_provider_batch.core.requests.request import Request
 from airflow_provider_batch.core.tokens.request import estimate_request
 from airflow_provider_batch.exceptions import InputError
 from tests.core.pricing.render_docs import PAGE, priced, render, unpriced

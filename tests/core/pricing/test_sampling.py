@@ -10,7 +10,8 @@ import pytest
 from airflow_provider_batch.core.pricing.estimate import Estimator
 from airflow_provider_batch.core.pricing.prices import Prices
 from airflow_provider_batch.core.pricing.sampling import FIRST_OF_KIND, FIRST_REQUESTS, ONE_IN, RequestWeigher
-from airflow_provider_batch.core.requests.render import Request, RequestSpec, compile_renderer
+from airflow_provider_batch.core.requests.render import RequestSpec, compile_renderer
+from airflow_provider_batch.core.requests.request import Request
 from airflow_provider_batch.core.tokens import counter
 from airflow_provider_batch.core.tokens.request import estimate_request
 
@@ -35,7 +36,7 @@ def text_of(kind: str, rng: random.Random) -> str:
 def requests_of(texts: list[str], **arguments: Any) -> list[Request]:
     spec = RequestSpec(endpoint=CHAT, custom_id="{{ row.id }}", model=MODEL, prompt="{{ row.text }}", **arguments)
     renderer = compile_renderer(spec, ["id", "text"], {})
-    return [renderer((number, text), number) for number, text in enumerate(texts, start=1)]
+    return renderer(list(enumerate(texts)), 1)
 
 
 def exact_tokens(request: Request) -> int:

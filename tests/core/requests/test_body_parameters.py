@@ -93,14 +93,14 @@ def test_what_could_not_land_is_refused_wherever_it_comes_from(path: str, key: s
     row = ("1", value)
     template = compile_renderer(spec(path, {key: "{{ row.x }}"}, prompt="hello"), ["id", "x"], {})
     with pytest.raises(InputError, match=rf"^Row 1 \(custom_id '1'\), body\.{key}: .*{key}"):
-        template(row, 1)
+        template([row], 1)
 
     messages = [{"role": "user", "content": "hello"}] if path == CHAT else "hello"
     function = compile_renderer(
         spec(path, request=lambda row: {input_of(path): messages, key: row["x"]}), ["id", "x"], {}
     )
     with pytest.raises(InputError, match=rf"^Row 1 \(custom_id '1'\), request: .*{key}"):
-        function(row, 1)
+        function([row], 1)
 
 
 @pytest.mark.parametrize(("path", "key", "value"), ACCEPTED)
@@ -122,7 +122,7 @@ def test_a_schema_in_the_body_belongs_to_output_schema_unless_it_depends_on_the_
 
 def test_a_template_for_a_refused_parameter_passes_for_rows_with_another_value() -> None:
     renderer = compile_renderer(spec(CHAT, {"n": "{{ row.x }}"}, prompt="hello"), ["id", "x"], {})
-    assert b'"n":1' in renderer(("1", 1), 1).body
+    assert b'"n":1' in renderer([("1", 1)], 1)[0].body
 
 
 @pytest.mark.parametrize("key", ["extra_body", "extra_headers", "extra_query", "timeout"])

@@ -17,7 +17,7 @@ from airflow_provider_batch.exceptions import InputError, TemplateError
 def render(template: str, **row: Any) -> str:
     """Return the body of a request whose prompt is `template`, with text next to it."""
     spec = RequestSpec(custom_id="{{ row.id }}", model="gpt-5-mini", prompt=f"Prompt: {template}")
-    return compile_renderer(spec, ["id", *row], {})((7, *row.values()), 3).body.decode()
+    return compile_renderer(spec, ["id", *row], {})([(7, *row.values())], 3)[0].body.decode()
 
 
 DOUBLED = "{% set ns = namespace(x=[1]) %}{% for i in range(99) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}"

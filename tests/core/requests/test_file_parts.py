@@ -18,7 +18,8 @@ from airflow_provider_batch.core.requests.file_parts import (
     missing_file,
 )
 from airflow_provider_batch.core.requests.file_paths import Location, UnusableFileError, parse_root
-from airflow_provider_batch.core.requests.render import Request, RequestSpec, check, compile_renderer
+from airflow_provider_batch.core.requests.render import RequestSpec, check, compile_renderer
+from airflow_provider_batch.core.requests.request import Request
 from airflow_provider_batch.core.tokens.request import estimate_request
 from airflow_provider_batch.exceptions import InputError, TemplateError
 from tests.core.building import CHAT, EMBEDDINGS, RESPONSES
@@ -118,7 +119,7 @@ def render(row: dict[str, Any], content: bytes | Callable[[Location], bytes] = b
         }
     )
     read = content if callable(content) else lambda _: content
-    return compile_renderer(spec, list(row), {}, read, max_bytes=200_000_000)(tuple(row.values()), 1)
+    return compile_renderer(spec, list(row), {}, read, max_bytes=200_000_000)([tuple(row.values())], 1)[0]
 
 
 #: a job whose rows name a list of files
@@ -178,7 +179,7 @@ def test_a_path_that_only_resembles_a_list_costs_its_row_and_no_other(path: str,
 
     renderer = compile_renderer(LISTS, ["id", "photos"], {}, read)
     renderer.locations((1, path))
-    problem = renderer((1, path), 1).problem
+    problem = renderer([(1, path)], 1)[0].problem
     assert problem is not None
     assert problem.code == code
 
@@ -187,7 +188,7 @@ def test_paths_that_are_not_text_are_an_error_that_names_the_row() -> None:
     renderer = compile_renderer(LISTS, ["id", "photos"], {}, lambda _: png())
     assert renderer.locations((1, [b"a.png"])) == []
     with pytest.raises(TemplateError, match=r"Row 1 \(custom_id '1'\), files, column 'photos': The value is binary"):
-        renderer((1, [b"a.png"]), 1)
+        renderer([(1, [b"a.png"])], 1)
 
 
 def test_the_files_of_a_row_together_may_not_exceed_the_limit() -> None:
@@ -203,7 +204,7 @@ def test_the_files_of_a_row_together_may_not_exceed_the_limit() -> None:
 def test_a_request_that_no_input_file_can_hold_costs_its_row() -> None:
     spec = RequestSpec(custom_id="{{ row.id }}", model="m", prompt="Look.", files="/data/photos/{{ row.photo }}")
     renderer = compile_renderer(spec, ["id", "photo"], {}, lambda _: png() + bytes(3_000), max_bytes=4_000)
-    problem = renderer((1, "a.png"), 1).problem
+    problem = renderer([(1, "a.png")], 1)[0].problem
     assert problem is not None
     assert "With 1 file (file:///data/photos/a.png), the request has" in problem.message
 

@@ -10,7 +10,9 @@ from hypothesis import given, reject
 from hypothesis import strategies as st
 
 from airflow_provider_batch.core.requests.answer_size import expected_bytes
-from airflow_provider_batch.core.requests.render import Request, RequestSpec, compile_renderer
+from airflow_provider_batch.core.requests.body_form import LeafError
+from airflow_provider_batch.core.requests.render import RequestSpec, compile_renderer
+from airflow_provider_batch.core.requests.request import Request
 from airflow_provider_batch.core.tokens.request import RequestTokens, estimate_request
 from airflow_provider_batch.exceptions import InputError
 from tests.core.building import request_line
@@ -79,7 +81,7 @@ ROWS = st.fixed_dictionaries(
 
 def render(spec: RequestSpec, *rows: dict[str, Any]) -> list[Request]:
     renderer = compile_renderer(spec, list(rows[0]), {})
-    return [renderer(tuple(row.values()), number) for number, row in enumerate(rows, start=1)]
+    return renderer([tuple(row.values()) for row in rows], 1)
 
 
 def in_any_order(tokens: RequestTokens) -> RequestTokens:
@@ -94,7 +96,7 @@ def test_an_outline_measures_the_same_as_parsing_the_body(
 ) -> None:
     try:
         requests = render(spec, first, second)
-    except InputError:
+    except (InputError, LeafError):
         reject()  # The messages of this row are not valid.
     for request in requests:
         assert request.outline is not None

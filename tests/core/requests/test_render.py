@@ -16,12 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_batch.core.requests.render import (
-    Request,
-    RequestSpec,
-    check,
-    compile_renderer,
-)
+from airflow_provider_batch.core.requests.render import RequestSpec, check, compile_renderer
+from airflow_provider_batch.core.requests.request import Request
 from airflow_provider_batch.core.requests.value import canonical_json
 from airflow_provider_batch.exceptions import CustomIdError, InputError, TemplateError
 from tests.core.building import request_line, request_sha256
@@ -40,7 +36,7 @@ def spec(**arguments: Any) -> RequestSpec:
 
 
 def render(request_spec: RequestSpec, number: int = 1, context: dict[str, Any] | None = None, **row: Any) -> Request:
-    return compile_renderer(request_spec, list(row), context or {})(tuple(row.values()), number)
+    return compile_renderer(request_spec, list(row), context or {})([tuple(row.values())], number)[0]
 
 
 def body_of(request_spec: RequestSpec, **row: Any) -> dict[str, Any]:
@@ -716,11 +712,11 @@ def test_a_line_preserves_the_custom_id_and_the_data(custom_id: str, prompt: str
 
 def test_a_renderer_keeps_no_row_in_memory() -> None:
     renderer = compile_renderer(spec(prompt="{% if row.body %}{{ row.body | trim }}{% endif %}"), ["id", "body"], {})
-    renderer(("warm", "up"), 1)
+    renderer([("warm", "up")], 1)
     tracemalloc.start()
     try:
         for number in range(200):
-            renderer((str(number), f"{number}" + "x" * 100_000), number)
+            renderer([(str(number), f"{number}" + "x" * 100_000)], number)
         traced_bytes, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -24,7 +24,7 @@ INDIA = timezone(timedelta(hours=5, minutes=30))
 def round_trip(*values: Any) -> tuple[ColumnType, list[Any]]:
     """Return the type of a column with these values, and the values after a round trip through staging."""
     columns = CarriedColumns(["label"], [0])
-    carry_lists = [columns.take((value,), number) for number, value in enumerate(values, start=1)]
+    carry_lists = columns.take([(value,) for value in values], 1)
     (column,) = columns.columns()
     stored_values = [
         msgspec.json.decode(msgspec.json.encode(RowIndex("a", "0", row)), type=RowIndex).carry for row in carry_lists
@@ -133,20 +133,20 @@ def test_a_column_with_several_types_gets_a_type_that_fits_all_values(
 def test_an_unsupported_value_is_reported_with_its_row_and_column(value: Any) -> None:
     columns = CarriedColumns(["id", "span"], [1, 0])
     with pytest.raises(InputError) as error_info:
-        columns.take((value, 1), 17)
+        columns.take([(value, 1)], 17)
     for part in ("row 17", "'span'", "Nothing was uploaded", "Convert it where the rows come from"):
         assert part in str(error_info.value)
 
 
 def test_columns_are_read_at_their_positions_in_the_order_of_carry() -> None:
     columns = CarriedColumns(["c", "a"], [2, 0])
-    assert columns.take(("x", "not carried", 3), 1) == [3, "x"]
+    assert columns.take([("x", "not carried", 3)], 1) == [[3, "x"]]
     assert columns.columns() == [Column("c", ColumnType.INTEGER), Column("a", ColumnType.TEXT)]
 
 
 def test_a_job_may_carry_no_columns() -> None:
     columns = CarriedColumns([], [])
-    assert (columns.take(("x",), 1), columns.columns()) == ([], [])
+    assert (columns.take([("x",)], 1), columns.columns()) == ([[]], [])
 
 
 # What always holds

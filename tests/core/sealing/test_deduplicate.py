@@ -19,7 +19,7 @@ from airflow_provider_batch.core.ledger.job import Manifest
 from airflow_provider_batch.core.ledger.records import Failure, Finished, Record, Uploaded
 from airflow_provider_batch.core.lifecycle.progress import outcomes_so_far
 from airflow_provider_batch.core.provider.limits import Limits
-from airflow_provider_batch.core.requests.render import Request
+from airflow_provider_batch.core.requests.request import Request
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.core.sealing import deduplicate
 from airflow_provider_batch.core.sealing.deduplicate import DuplicateReader, RequestIndex

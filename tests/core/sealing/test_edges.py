@@ -17,7 +17,7 @@ from airflow_provider_batch.core.answers.result_files import read_answers, read_
 from airflow_provider_batch.core.ledger.job import Shard
 from airflow_provider_batch.core.ledger.records import CollectedFile, Settled
 from airflow_provider_batch.core.provider.limits import Limits
-from airflow_provider_batch.core.requests.render import Request
+from airflow_provider_batch.core.requests.request import Request
 from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.exceptions import RowTooLargeError
 from airflow_provider_batch.staging.local import LocalFolder

@@ -15,7 +15,7 @@ from airflow_provider_batch.core.landing import landing
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import Manifest
 from airflow_provider_batch.core.provider.limits import Limits
-from airflow_provider_batch.core.requests.render import Request
+from airflow_provider_batch.core.requests.request import Request
 from airflow_provider_batch.core.schema.author_schema import strict_schema
 from airflow_provider_batch.core.schema.judge import SchemaJudge
 from airflow_provider_batch.core.sealing import deduplicate

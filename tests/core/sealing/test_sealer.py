@@ -24,7 +24,7 @@ from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import RowIndex, Shard
 from airflow_provider_batch.core.provider.limits import Limits, Size
 from airflow_provider_batch.core.requests.answer_size import expected_bytes
-from airflow_provider_batch.core.requests.render import Request
+from airflow_provider_batch.core.requests.request import Request
 from airflow_provider_batch.core.requests.value import canonical_json
 from airflow_provider_batch.core.sealing.errors import MAX_MODELS
 from airflow_provider_batch.core.sealing.open_shard import BLOCK

@@ -13,7 +13,7 @@ import pytest
 
 from airflow_provider_batch.core.pricing.estimate import Estimator
 from airflow_provider_batch.core.pricing.prices import Prices
-from airflow_provider_batch.core.requests.render import Request
+from airflow_provider_batch.core.requests.request import Request
 from airflow_provider_batch.core.tokens import counter
 from airflow_provider_batch.core.tokens.counter import (
     COUNT_FIRST,
