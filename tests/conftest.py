@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadFileScheduling
 
-from airflow_provider_batch.demo.home import dags_folder
 from tests.mysql import mysql_database, mysql_server
 from tests.postgres import postgres_database, postgres_server
 
@@ -35,9 +34,11 @@ atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 # The workers of pytest-xdist inherit this environment.
 for _name in [name for name in os.environ if name.startswith("AIRFLOW") and name != "AIRFLOW_BATCH_TEST_MYSQL"]:
     del os.environ[_name]
+Path(_HOME, "dags").mkdir()
 os.environ |= {
     "AIRFLOW_HOME": _HOME,
-    "AIRFLOW__CORE__DAGS_FOLDER": str(dags_folder()),
+    # Empty, because each `dag.test()` parses and saves every DAG in this folder.
+    "AIRFLOW__CORE__DAGS_FOLDER": f"{_HOME}/dags",
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "0",
     "AIRFLOW__CORE__UNIT_TEST_MODE": "False",

@@ -14,6 +14,7 @@ import pytest
 
 from airflow_provider_batch.demo import tickets
 from airflow_provider_batch.demo.home import dags_folder
+from tests.airflow.jobs import save_dag
 from tests.postgres import Database
 
 FILES = sorted(dags_folder().glob("[!_]*.py"))
@@ -28,8 +29,15 @@ def dags_in(folder: Path) -> dict[str, Any]:
     return dict(bag.dags)
 
 
+def load(dag_id: str) -> Any:
+    """Return an example DAG, after it is written to the metadata database."""
+    dag = dags_in(dags_folder() / f"{dag_id}.py")[dag_id]
+    save_dag(dag)
+    return dag
+
+
 def run(dag_id: str, **conf: object) -> Any:
-    return dags_in(dags_folder())[dag_id].test(run_conf=conf, logical_date=None)
+    return load(dag_id).test(run_conf=conf, logical_date=None)
 
 
 @pytest.fixture
@@ -83,7 +91,7 @@ def test_every_task_of_a_dag_is_retried_and_no_missed_run_is_caught_up(file: Pat
 @pytest.mark.usefixtures("offline")
 def test_a_retry_succeeds_once_the_warehouse_is_back(warehouse: Path) -> None:
     path = warehouse.rename(warehouse.with_suffix(".away"))
-    dag = dags_in(dags_folder())["label_tickets"]
+    dag = load("label_tickets")
     dag.get_task("submit").on_retry_callback = [lambda context: path.replace(warehouse)]
 
     assert dag.test(run_conf={"limit": 5}, logical_date=None).state == "success"
