@@ -38,11 +38,12 @@ test: $(PEERS) ## run the tests; ARGS="-k word" selects some, ARGS=-n0 runs them
 browser: $(BROWSER) ## fill in the trigger form in a headless Chromium; BATCH_SCREENSHOTS=folder saves screenshots
 	@$(BIN)/python -m pytest -m browser $(ARGS)
 
-bench: $(BENCH) ## time sealing, landing and waiting against other tools, about 40 minutes; ARGS="--rows 1000000 --runs 1"
+bench: $(BENCH) ## measure sealing, landing and waiting beside other tools, about an hour; ARGS="--rows 1000000 --runs 1"
 	@$(BIN)/python -m benchmarks.sealing --json build/bench/sealing.json $(ARGS)
 	@$(BIN)/python -m benchmarks.sources --json build/bench/sources.json $(ARGS)
 	@$(BIN)/python -m benchmarks.landing --json build/bench/landing.json $(ARGS)
 	@$(BIN)/python -m benchmarks.transfers --json build/bench/transfers.json
+	@$(BIN)/python -m benchmarks.soak --rows 100000 --json build/bench/job.json
 	@$(BIN)/python -m benchmarks.parsing --json build/bench/parsing.json
 	@$(BIN)/python -m benchmarks.triggers --json build/bench/triggers.json
 	@$(BIN)/python -m benchmarks.eval_nights --json build/bench/eval_nights.json
