@@ -1,18 +1,16 @@
 """Downloads the result files of ended batches into staging and settles the batches.
 
-Each file is streamed once, and several are downloaded at the same time. The rows of a batch are then counted by
-outcome, and their cost is added up. The batch settles once both its files are in staging with their checksums, and
-agree with what the provider says of them (`core.answers.agreement`). Landing reads staging only.
+Each file is streamed once, and several are downloaded at the same time. Then each line is parsed once: the rows of a
+batch are counted by outcome, and their cost is added up. The batch settles once both its files are in staging with
+their checksums, and agree with what the provider says of them (`core.answers.agreement`). The rows that did not succeed
+are written next to them (`core.answers.unsuccessful`). Landing reads staging only.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from decimal import Decimal
-from math import log
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -20,14 +18,16 @@ from tenacity import RetryCallState, retry, retry_if_exception_type, stop_after_
 
 from airflow_provider_batch.core.answers.agreement import (
     Agreement,
+    Lines,
     are_believed,
     compare_with_counts,
     compare_with_sizes,
     describe_disagreement,
 )
-from airflow_provider_batch.core.answers.caps import is_cut_off
-from airflow_provider_batch.core.answers.outcome import FLEX_UNAVAILABLE, Outcome
-from airflow_provider_batch.core.answers.result_files import count_lines, read_answers, read_rows
+from airflow_provider_batch.core.answers.first_reading import FirstReading
+from airflow_provider_batch.core.answers.result_files import read_answers, read_rows
+from airflow_provider_batch.core.answers.totals import with_totals
+from airflow_provider_batch.core.answers.unsuccessful import UnsuccessfulRow, write_unsuccessful
 from airflow_provider_batch.core.ledger.ledger import Ledger
 from airflow_provider_batch.core.ledger.records import CollectedFile, CollectionFailed, Failure, Settled
 from airflow_provider_batch.core.ledger.state import ShardState
@@ -98,30 +98,17 @@ class Collector:
         """Settle a batch with its files, unless they are not believed."""
         shard, submission, batch = step.shard.spec, step.submission, step.batch
         settled = Settled(shard.name, submission.number, batch.id, batch.raw_status, self._clock(), files=files)
-        settled = self.count(step.shard, settled)
-        rows = shard.requests - settled.outcomes.get(Outcome.MISSING, 0)
-        if _failed_validation(batch, files, rows):
-            failure, message, lines = failures.classify_batch_failure(batch, step.shard)
-            settled = Settled(
-                shard.name,
-                submission.number,
-                batch.id,
-                batch.raw_status,
-                settled.time,
-                failure=failure,
-                message=message,
-                line_errors=lines,
-            )
-            self.log.warning("%s: batch %s failed validation (%s): %s", shard.name, batch.id, failure, message)
-            if failure is Failure.LINES:
-                settled = self.count(step.shard, settled)
-            if failure is Failure.UNKNOWN:
-                self.log.warning("%s: the batch answered nothing, so the shard will be submitted once more", shard.name)
+        rows = read_rows(self.ledger.folder, shard)
+        reading = FirstReading(self.ledger.folder, settled, rows, self.ledger.manifest.endpoint, self._judge)
+        settled = with_totals(settled, shard, rows, reading, self._prices)
+        if _failed_validation(batch, files, reading.lines):
+            settled = self._classify_failure(step, settled.time)
         else:
-            reason = self._reason_for_doubt(step, files, rows)
+            reason = self._reason_for_doubt(step, files, reading.lines)
             if reason is not None:
                 self._record_failure(step, reason, files)
                 return
+            settled = self._with_unsuccessful(settled, reading.unsuccessful)
         if settled.failure in (None, Failure.LINES):
             self.log.info(
                 "%s: batch %s %s: %s",
@@ -132,13 +119,29 @@ class Collector:
             )
         self.ledger.add(settled)
 
-    def _reason_for_doubt(self, step: Collect, files: list[CollectedFile], rows: int) -> str | None:
-        """Return why the files are not believed, or None if they are.
+    def _classify_failure(self, step: Collect, time: datetime) -> Settled:
+        """Return the record of a batch that failed validation, and log why it failed."""
+        name, batch = step.shard.name, step.batch
+        failure, message, lines = failures.classify_batch_failure(batch, step.shard)
+        settled = Settled(
+            name,
+            step.submission.number,
+            batch.id,
+            batch.raw_status,
+            time,
+            failure=failure,
+            message=message,
+            line_errors=lines,
+        )
+        self.log.warning("%s: batch %s failed validation (%s): %s", name, batch.id, failure, message)
+        if failure is Failure.UNKNOWN:
+            self.log.warning("%s: the batch answered nothing, so the shard will be submitted once more", name)
+        return self.count(step.shard, settled) if failure is Failure.LINES else settled
 
-        :param rows: number of rows of the shard that have a line.
-        """
+    def _reason_for_doubt(self, step: Collect, files: list[CollectedFile], lines: Lines) -> str | None:
+        """Return why the files are not believed, or None if they are."""
         batch, requests = step.batch, step.shard.requests
-        counts = compare_with_counts(batch, rows, requests)
+        counts = compare_with_counts(batch, lines.rows, requests)
         if counts is Agreement.CONFIRMED:
             return None
         sizes = [self.hook.file_size(file.file_id) for file in files]
@@ -149,13 +152,13 @@ class Collector:
             batch,
             counts,
             compare_with_sizes(batch, files, sizes),
-            count_lines(self.ledger.folder, step.shard.spec, files, self.ledger.manifest.endpoint),
+            lines,
             requests,
             is_repeated=is_repeated,
             is_accepted=is_accepted,
         ):
             return None
-        return describe_disagreement(batch, files, sizes, rows, requests)
+        return describe_disagreement(batch, files, sizes, lines.rows, requests)
 
     def _record_failure(self, step: Collect, message: str, files: Sequence[CollectedFile] = ()) -> None:
         """Record that the files of a batch could not be collected, and remove those that were not believed."""
@@ -208,57 +211,26 @@ class Collector:
         return CollectedFile(name, size, digest, file_id)
 
     def count(self, shard: ShardState, settled: Settled) -> Settled:
-        """Return the record with the outcomes, tokens and cost of the collected files."""
-        folder, manifest = self.ledger.folder, self.ledger.manifest
-        rows = read_rows(folder, shard.spec)
-        outcomes: Counter[Outcome] = Counter()
-        transient = cut_off = flex_refused = answers = output_tokens = 0
-        input_answers = input_tokens = estimated_input_tokens = 0
-        output_squares = output_logs = input_squares = 0.0
-        cost: Decimal | None = Decimal(0)
-        for line, answer in read_answers(folder, shard.spec, settled, rows, manifest.endpoint, self._judge):
-            outcomes[answer.outcome] += 1
-            transient += answer.outcome is Outcome.FAILED and answer.transient
-            cut_off += is_cut_off(answer)
-            flex_refused += answer.error_code == FLEX_UNAVAILABLE
-            usage = answer.usage
-            if not usage.is_zero:
-                if usage.output_tokens is not None:
-                    answers += 1
-                    output_tokens += usage.output_tokens
-                    output_squares += usage.output_tokens**2
-                    output_logs += log(max(usage.output_tokens, 1))
-                if usage.input_tokens:
-                    input_answers += 1
-                    input_tokens += usage.input_tokens
-                    estimated_input_tokens += rows[line].tokens
-                    input_squares += usage.input_tokens**2 / max(rows[line].tokens, 1)
-                price = self._prices.cost(
-                    shard.model, usage, answered_by=answer.model, lane=shard.spec.lane.of_answer(answer.service_tier)
-                )
-                cost = None if cost is None or price is None else cost + price
-        return msgspec.structs.replace(
-            settled,
-            outcomes={outcome.value: outcomes[outcome] for outcome in Outcome if outcomes[outcome]},
-            transient=transient,
-            cut_off=cut_off,
-            flex_refused=flex_refused,
-            answers=answers,
-            output_tokens=output_tokens,
-            output_squares=output_squares,
-            output_logs=output_logs,
-            input_tokens=input_tokens,
-            estimated_input_tokens=estimated_input_tokens,
-            input_answers=input_answers,
-            input_squares=input_squares,
-            cost_usd=None if cost is None else str(cost),
-        )
+        """Return the record of a submission without a batch or without answers, with its totals."""
+        rows = read_rows(self.ledger.folder, shard.spec)
+        endpoint = self.ledger.manifest.endpoint
+        answers = read_answers(self.ledger.folder, shard.spec, settled, rows, endpoint, self._judge)
+        return with_totals(settled, shard.spec, rows, answers, self._prices)
+
+    def _with_unsuccessful(self, settled: Settled, rows: dict[int, UnsuccessfulRow]) -> Settled:
+        """Return the record with the file of the rows that did not succeed, which is written first."""
+        if not rows:
+            return settled
+        folder = f"{self.ledger.prefix}/collected/{settled.shard}.{settled.number}"
+        name = f"{folder}/unsuccessful.{secrets.token_hex(4)}.jsonl"
+        sha256 = write_unsuccessful(self.ledger.folder, name, (rows[line] for line in sorted(rows)))
+        return msgspec.structs.replace(settled, unsuccessful_file=name, unsuccessful_sha256=sha256)
 
 
-def _failed_validation(batch: BatchView, files: Sequence[CollectedFile], rows: int) -> bool:
+def _failed_validation(batch: BatchView, files: Sequence[CollectedFile], lines: Lines) -> bool:
     """Return whether the batch failed before any of its requests ran, so that its files hold no answers.
 
     Azure gives such a batch both result files, and both are empty. Others list the invalid lines in the error file.
     """
     has_output = any(file.bytes for file in files if file.file_id == batch.output_file_id)
-    return batch.status is Status.FAILED and not (batch.completed or rows or has_output)
+    return batch.status is Status.FAILED and not (batch.completed or lines.rows or has_output)

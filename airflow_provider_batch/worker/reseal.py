@@ -15,7 +15,7 @@ import msgspec
 
 from airflow_provider_batch.core.answers.caps import CAP_RAISE_FACTOR, is_cut_off, raise_cap
 from airflow_provider_batch.core.answers.outcome import FLEX_UNAVAILABLE
-from airflow_provider_batch.core.answers.result_files import read_answers, read_rows
+from airflow_provider_batch.core.answers.result_files import read_rows, read_unsuccessful
 from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.core.ledger.job import RowIndex, Shard
 from airflow_provider_batch.core.ledger.ledger import Ledger
@@ -95,7 +95,7 @@ class Resealer:
         has_attempts_left = attempts.has_attempts_left(state, shard, settled, self.policy)
         answers = {
             line: answer
-            for line, answer in read_answers(folder, spec, settled, rows, state.manifest.endpoint, self._judge)
+            for line, answer in read_unsuccessful(folder, spec, settled, rows, state.manifest.endpoint, self._judge)
             if attempts.is_retryable(answer, settled, self.policy)
             and (has_attempts_left or answer.error_code == FLEX_UNAVAILABLE)
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 from decimal import Decimal
+from itertools import chain
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -32,7 +33,7 @@ def bill(result: DagRunResult) -> tuple[Decimal, int, int]:
     cost, tokens = Decimal(0), [0, 0]
     seen: set[tuple[Path, str]] = set()
     root = Path(unquote(result.return_values["submit"]["ledger"]).removeprefix("file://"))
-    for file in root.rglob("collected/**/*.jsonl*"):
+    for file in chain(root.rglob("collected/*/output.*"), root.rglob("collected/*/error.*")):
         for text in file.read_text("utf-8").splitlines():
             line = json.loads(text)
             if (file.parent, line["custom_id"]) in seen:

@@ -58,7 +58,7 @@ _WITHOUT_ANSWER = frozenset({Outcome.FAILED, Outcome.EXPIRED})
 _RANKS = {outcome: rank for rank, outcome in enumerate(reversed(Outcome), start=1)}
 
 
-class Answer(msgspec.Struct, frozen=True, gc=False):
+class Answer(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """The answer to one request."""
 
     outcome: Outcome

@@ -4,9 +4,10 @@ Every row of the shard gets exactly one answer, in no particular order. If sever
 best outcome counts, in whichever file it is, and the first of equal ones. Lines whose custom_id is not in the shard are
 ignored. A row without a readable line is `missing`.
 
-A succeeded answer cannot be improved on, so it is yielded as soon as it is read. For every other row only the position
-of its best line is kept, and the lines at these positions are read again at the end. So the memory does not depend on
-the size of the answers.
+A succeeded answer cannot be improved on, so it is yielded as soon as it is read. For every other row, the worker that
+collects the files writes down where its best line is (`FirstReading`), so that whoever reads them later can yield that
+line as soon as it is read, too. Without these positions, those of the best lines so far are kept, and the lines are
+read again at the end. So the memory does not depend on the size of the answers.
 
 Files are read as bytes, because Python splits bytes at \n only: JSON text may contain U+2028, U+0085 and other
 characters at which it would split text.
@@ -15,15 +16,14 @@ characters at which it would split text.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import msgspec
 
-from airflow_provider_batch.core.answers.agreement import Lines
 from airflow_provider_batch.core.answers.fast_lines import line_reader
 from airflow_provider_batch.core.answers.outcome import MISSING, Answer, Outcome
-from airflow_provider_batch.core.answers.tolerant_json import parse
+from airflow_provider_batch.core.answers.unsuccessful import load_unsuccessful, without_texts
 from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import RowIndex, Shard
@@ -65,16 +65,21 @@ def read_answers(
     if settled.failure is not None:
         yield from _failed_validation(settled, len(rows))
         return
-    read = _row_reader(rows, endpoint, judge, bodies=bodies)
+    read = row_reader(rows, endpoint, judge, bodies=bodies)
+    recorded = {
+        row.line: (row.file, row.text_line)
+        for row in load_unsuccessful(folder, settled, len(rows)) or ()
+        if row.file >= 0
+    }
     unanswered = set(range(len(rows)))
     best: dict[int, _Position] = {}
     for number, file in enumerate(settled.files):
-        for text_line, text in enumerate(_verified_lines(folder, file, settled)):
+        for text_line, text in enumerate(verified_lines(folder, file, settled)):
             result = read(text)
             if result is None or result[0] not in unanswered:
                 continue
             line, answer = result
-            if answer.outcome is Outcome.SUCCEEDED:
+            if answer.outcome is Outcome.SUCCEEDED or recorded.get(line) == (number, text_line):
                 unanswered.remove(line)
                 best.pop(line, None)
                 yield line, answer
@@ -90,23 +95,22 @@ def read_answers(
         yield line, MISSING
 
 
-def count_lines(folder: Folder, shard: Shard, files: Iterable[CollectedFile], endpoint: str) -> Lines:
-    """Count the lines of result files."""
-    read = _row_reader(read_rows(folder, shard), endpoint, None, bodies=False)
-    rows: set[int] = set()
-    repeated = broken = foreign = 0
-    for file in files:
-        with folder.reader(file.name) as stream:
-            for text in filter(bytes.strip, stream):
-                result = read(text)
-                if result is not None:
-                    repeated += result[0] in rows
-                    rows.add(result[0])
-                elif text.lstrip().startswith(b"{") and parse(text) is None:
-                    broken += 1
-                else:
-                    foreign += 1
-    return Lines(len(rows), repeated, broken, foreign)
+def read_unsuccessful(
+    folder: Folder, shard: Shard, settled: Settled, rows: list[RowIndex], endpoint: str, judge: SchemaJudge | None
+) -> Iterator[tuple[int, Answer]]:
+    """Yield every answer of a submission except the successes, without its texts, with the row's line.
+
+    The result files are read only if the file of these rows cannot be.
+
+    :raises StagingError: if they have to be read and one of them differs from the one that was collected.
+    """
+    recorded = load_unsuccessful(folder, settled, len(rows)) if settled.failure is None else None
+    if recorded is not None:
+        yield from ((row.line, row.answer) for row in recorded)
+        return
+    for line, answer in read_answers(folder, shard, settled, rows, endpoint, judge):
+        if answer.outcome is not Outcome.SUCCEEDED:
+            yield line, without_texts(answer)
 
 
 class _Position(NamedTuple):
@@ -118,7 +122,7 @@ class _Position(NamedTuple):
     text_line: int
 
 
-def _row_reader(
+def row_reader(
     rows: list[RowIndex], endpoint: str, judge: SchemaJudge | None, *, bodies: bool
 ) -> Callable[[bytes], tuple[int, Answer] | None]:
     """Return a function that reads the row and the answer of a text line, or None if the line is of no row."""
@@ -135,7 +139,7 @@ def _row_reader(
     return read
 
 
-def _verified_lines(folder: Folder, file: CollectedFile, settled: Settled) -> Iterator[bytes]:
+def verified_lines(folder: Folder, file: CollectedFile, settled: Settled) -> Iterator[bytes]:
     """Yield the lines of a collected file.
 
     :raises StagingError: after the last line, if the file differs from the one that was collected.

@@ -34,7 +34,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from airflow_provider_batch.core.answers.outcome import PENDING, Answer, Outcome, withheld_by
-from airflow_provider_batch.core.answers.result_files import read_answers, read_rows
+from airflow_provider_batch.core.answers.result_files import read_answers, read_rows, read_unsuccessful
 from airflow_provider_batch.core.landing.best_ranks import BestRanks
 from airflow_provider_batch.core.landing.refusals import RefusalGroup
 from airflow_provider_batch.core.landing.row_spending import (
@@ -168,11 +168,11 @@ class Landing:
         for shard, _, settled in self._state.settled_submissions():
             if self._is_read_first(shard.spec, settled):
                 rows = read_rows(self._folder, shard.spec)
-                for lines, answers in self._answers(shard.spec, settled, rows):
-                    for line, answer in zip(lines, answers, strict=True):
-                        if answer.outcome is not Outcome.SUCCEEDED and not answer.usage.is_zero:
-                            spending = Spending(answer.usage, self.totals.cost_of(shard.spec, answer))
-                            self._spending.add(shard.spec, rows[line], line, spending)
+                endpoint = self._manifest.endpoint
+                for line, answer in read_unsuccessful(self._folder, shard.spec, settled, rows, endpoint, self._judge):
+                    if not answer.usage.is_zero:
+                        spending = Spending(answer.usage, self.totals.cost_of(shard.spec, answer))
+                        self._spending.add(shard.spec, rows[line], line, spending)
 
     def _settled_rows(self, state: ShardState, submission: Submission, settled: Settled) -> Iterator[_Rows]:
         """Yield the rows of a submission that have no better answer yet, each chunk followed by its duplicates.

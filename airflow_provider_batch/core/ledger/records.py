@@ -146,6 +146,10 @@ class Settled(msgspec.Struct, frozen=True, tag="settled"):
     message: str = ""
     #: for `Failure.LINES`: messages by line of the input file, from 0; empty if the provider named no line
     line_errors: dict[int, str] = {}
+    #: path of the file with the rows that did not succeed inside the job's folder, and its sha256 in hex; empty if
+    #: there is none; see `core.answers.unsuccessful`
+    unsuccessful_file: str = ""
+    unsuccessful_sha256: str = ""
 
     @property
     def outputs(self) -> OutputSample:

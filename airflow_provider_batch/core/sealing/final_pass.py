@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from airflow_provider_batch.core.answers.result_files import read_answers, read_rows
+from airflow_provider_batch.core.answers.result_files import read_rows, read_unsuccessful
 from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.core.ledger.job import RowIndex
 from airflow_provider_batch.core.ledger.ledger import Ledger
@@ -158,7 +158,7 @@ def seal_final_pass(
                 allowance.leave_out(retryable_rows(settled, final_pass_policy(policy)))
                 continue
             rows = read_rows(ledger.folder, shard.spec)
-            answers = read_answers(ledger.folder, shard.spec, settled, rows, state.manifest.endpoint, judge)
+            answers = read_unsuccessful(ledger.folder, shard.spec, settled, rows, state.manifest.endpoint, judge)
             last_policy = final_pass_policy(policy)
             lines = {
                 line for line, answer in answers if rows[line].needed and is_retryable(answer, settled, last_policy)

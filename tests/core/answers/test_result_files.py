@@ -7,16 +7,14 @@ import io
 import itertools
 import json
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_batch.core.answers.agreement import Lines
 from airflow_provider_batch.core.answers.outcome import Answer, Outcome
-from airflow_provider_batch.core.answers.result_files import count_lines, read_answers, read_rows
+from airflow_provider_batch.core.answers.result_files import read_answers, read_rows
 from airflow_provider_batch.core.ledger.job import RowIndex
 from airflow_provider_batch.core.ledger.records import CollectedFile, Failure, Settled
 from airflow_provider_batch.exceptions import StagingError
@@ -125,25 +123,6 @@ def test_the_first_of_two_equal_lines_for_a_row_counts() -> None:
 def test_an_answer_in_the_output_file_takes_precedence_over_the_error_file() -> None:
     files = {"output": join_lines(chat_line("a")), "error": join_lines(never_ran_line("a"))}
     assert outcomes_of(files, rows_named("a")) == ["succeeded"]
-
-
-def test_lines_are_counted_by_what_they_are(tmp_path: Path) -> None:
-    folder = LocalFolder(tmp_path)
-    shard = seal_all(folder, [request("a"), request("b"), request("c")])[0]
-    data = join_lines(
-        chat_line("a"),
-        chat_line("b"),
-        chat_line("a"),
-        chat_line("c")[:40],
-        chat_line("z"),
-        b"<!-- cache -->",
-        b"",
-        b"{}",
-    )
-    with folder.writer("output") as stream:
-        stream.write(data)
-    lines = count_lines(folder, shard, [record_file("output", data)], CHAT)
-    assert lines == Lines(rows=2, repeated=1, broken=1, foreign=3)
 
 
 def test_lines_with_the_same_id_are_separate_answers() -> None:
