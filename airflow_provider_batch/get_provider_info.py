@@ -55,7 +55,7 @@ def get_provider_info() -> dict[str, Any]:
                 "options": {
                     "staging": {
                         "description": "Where jobs are staged: sealed input files, ledgers and collected answers. "
-                        "A local path, or an object store URI such as s3://my_aws_conn@bucket/batch. "
+                        "An absolute path, or an object store URI such as s3://my_aws_conn@bucket/batch. "
                         "If empty, jobs are staged in the folder batch_staging in AIRFLOW_HOME.",
                         "version_added": "0.1.0",
                         "type": "string",

@@ -180,7 +180,9 @@ def _refuse_unknown(caller: str, arguments: Mapping[str, Any]) -> None:
     for name in arguments:
         if name in JOB_ARGUMENTS:
             continue
-        if name in parameter_names(BaseOperator) - {"default_args", "task_group"}:
+        if name == "task_id":
+            advice = "Its tasks are named submit, wait and land. Name the group with batch_job.override(group_id=…)."
+        elif name in parameter_names(BaseOperator) - {"default_args", "task_group"}:
             advice = (
                 f"Pass arguments that every Airflow task has with batch_job.override(default_args={{{name!r}: …}})."
             )

@@ -56,9 +56,12 @@ class BatchJobNotifier(BaseNotifier):
         notifier: Callable[[Any], Any],
         *,
         states: Iterable[str] = STATES,
-        **kwargs: Any,
+        **unknown: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        if unknown:
+            names = ", ".join(map(repr, unknown))
+            raise InputError(f"BatchJobNotifier has no argument {names}. Its arguments are notifier and states.")
+        super().__init__()
         self.states = _check_states(states)
         if isinstance(notifier, type) or not callable(notifier):
             raise InputError(

@@ -63,7 +63,13 @@ from airflow_provider_batch.links.batch import BatchJobLink
 from airflow_provider_batch.operators.landings import check_landings, check_waits, landing_tables, results_connection
 from airflow_provider_batch.sources.open import ResolvedRows, check_rows, has_templates
 from airflow_provider_batch.sources.source import RowSource
-from airflow_provider_batch.staging.layout import check_budgets_reachable, check_reachable, job_folder, staging_root
+from airflow_provider_batch.staging.layout import (
+    check_budgets_reachable,
+    check_reachable,
+    job_folder,
+    parse_staging,
+    staging_root,
+)
 from airflow_provider_batch.staging.local import LocalFolder
 from airflow_provider_batch.warehouse.connect import sql_hook
 from airflow_provider_batch.warehouse.read import read_rows
@@ -109,7 +115,7 @@ _TEMPLATED: Mapping[str, Callable[[str, Any], Any]] = {
     "max_cost_usd": parse_number,
     "max_run_cost_usd": parse_number,
     "openai_conn_id": require_conn_id,
-    "staging": parse_location,
+    "staging": parse_staging,
     "metadata": parse_metadata,
     "deduplicate": partial(parse_bool, default=True),
     "canary": partial(parse_count, maximum=MAX_CANARY),
@@ -206,7 +212,7 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
         precedence over `batch_prices` in the connection's extra, which has the same form. `docs/prices.md` lists the
         published prices.
     :param openai_conn_id: connection of the type that the official OpenAI provider defines.
-    :param staging: local path or object store URI for the job's files. Default: config `[openai_batch] staging`.
+    :param staging: absolute path or object store URI for the job's files. Default: config `[openai_batch] staging`.
     :param allow_local_staging: accept a local path for staging even if tasks may run on several machines. Set this
         only if every worker mounts that path.
     :param limits: maximum size of one input file, by unit: `requests`, `bytes`, `inputs` (of embeddings), `tokens`

@@ -19,16 +19,18 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 from airflow.configuration import AIRFLOW_HOME
 from airflow.providers.common.compat.sdk import conf
 
+from airflow_provider_batch.core.arguments import parse_location
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import JobKey
 from airflow_provider_batch.core.lifecycle.shared_budget import Per, SharedBudget
-from airflow_provider_batch.exceptions import StagingError
+from airflow_provider_batch.exceptions import InputError, StagingError
 from airflow_provider_batch.staging.local import LocalFolder
 from airflow_provider_batch.staging.object_store import ObjectFolder
 from airflow_provider_batch.staging.path_folder import staging_error
@@ -47,9 +49,34 @@ def staging_root(argument: str | None = None) -> str:
 
     It is the operator's argument or, without it, the config option `[openai_batch] staging` or a folder in
     AIRFLOW_HOME.
+
+    :raises InputError: if it is a relative path.
     """
-    root = argument or conf.get("openai_batch", "staging", fallback="") or ""
-    return str(root) if root else (Path(AIRFLOW_HOME) / "batch_staging").absolute().as_uri()
+    root = parse_staging("staging", argument) or parse_staging(
+        "config [openai_batch] staging", conf.get("openai_batch", "staging", fallback="")
+    )
+    return root or (Path(AIRFLOW_HOME) / "batch_staging").absolute().as_uri()
+
+
+def parse_staging(name: str, value: Any) -> str | None:
+    """Return the address of the staging root. None and blank text are None.
+
+    :param name: the argument or the option that holds the value, as errors name it.
+    :raises InputError: for anything else, and for a path that does not begin at the root of the disk.
+    """
+    root = parse_location(name, value)
+    if root is None or not is_local(root):
+        return root
+    parts = urlsplit(root)
+    # file://var/batch has the host "var"
+    if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
+        raise InputError(
+            f"{name}: {root!r} is not an absolute path. The tasks of a job may run in different working directories. "
+            "Each would then look for the job in another folder, and could send it again. Nothing was uploaded. Give "
+            "an absolute path such as '/var/lib/airflow/batch_staging', or the address of an object store such as "
+            "'s3://bucket/batch'."
+        )
+    return root
 
 
 def check_reachable(root: str, *, allow_local: bool) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 from airflow.sdk.definitions._internal.expandinput import DictOfListsExpandInput, MappedArgument
 from airflow.sdk.definitions.mappedoperator import OperatorPartial
 
-from airflow_provider_batch.core.arguments import is_runtime_value
+from airflow_provider_batch.core.arguments import is_runtime_value, shorten
 from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.worker.airflow_arguments import check_mapped_job
 from airflow_provider_batch.worker.argument_names import parameter_names, refuse_unknown, register
@@ -43,6 +43,7 @@ def check_arguments(init: Callable[P, None]) -> Callable[P, None]:
             # a mapped operator that Airflow resolved, or that was made below
             if not getattr(operator, "_BaseOperator__from_mapped", False):
                 for name, value in kwargs.items():
+                    _check_mapped_group(name, value)
                     for item in _mapped_items(value):
                         type(operator)(**{**kwargs, name: item}, _airflow_from_mapped=True)
 
@@ -60,6 +61,26 @@ def naming_task(arguments: Mapping[str, Any]) -> Iterator[None]:
             full_id = task_id if group is None or "." in str(task_id) else group.child_id(task_id)
             error.args = (f"Task {full_id!r}: {error}", *error.args[1:])
         raise
+
+
+def _check_mapped_group(name: str, value: Any) -> None:
+    """Check that a mapped `batch_job` maps an argument over a list.
+
+    A group with parameters of its own has other names. Airflow refuses a text there, and a dict may be meant: the
+    parameter then gets pairs of a key and a value.
+    """
+    if isinstance(value, MappedArgument) and isinstance(value._input, DictOfListsExpandInput) and value._key == name:
+        _check_list(name, value._input.value[name])
+
+
+def _check_list(name: str, values: Any) -> None:
+    """Check that an argument is mapped over a list: Airflow would also map it over the letters of a text."""
+    if isinstance(values, (str, bytes, Mapping)):
+        parts = "entry of the dict" if isinstance(values, Mapping) else "letter of the text"
+        raise InputError(
+            f"{name}: expand({name}={shorten(values)}) makes one task for each {parts}. Give a list, also of a single "
+            f"value: expand({name}=[{shorten(values)}])."
+        )
 
 
 def _mapped_items(value: Any) -> list[Any]:
@@ -104,6 +125,8 @@ class _CheckedPartial(OperatorPartial):
         self._expand_called = True  # otherwise an error below would be followed by a warning
         with naming_task(self.kwargs):
             refuse_unknown(self.operator_class, mapped_kwargs)
+            for name, values in mapped_kwargs.items():
+                _check_list(name, values)
         return super().expand(**mapped_kwargs)
 
     def _expand(self, expand_input: Any, *, strict: bool) -> MappedOperator:

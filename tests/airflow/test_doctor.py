@@ -356,6 +356,14 @@ def test_an_unknown_store_is_a_problem(doctor: Doctor) -> None:
     assert "no filesystem" in checks["staging"][1]["message"]
 
 
+def test_a_relative_path_of_staging_is_a_problem(doctor: Doctor) -> None:
+    code, checks = doctor("--staging", "batch_staging")
+
+    assert code == 1
+    assert [check["status"] for check in checks["staging"]] == ["problem"]
+    assert "not an absolute path" in checks["staging"][0]["message"]
+
+
 def test_a_folder_that_cannot_be_created_is_a_problem(doctor: Doctor, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     code, checks = doctor("--staging", str(tmp_path / "file" / "staging"))

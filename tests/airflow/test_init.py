@@ -163,3 +163,13 @@ def test_the_end_of_the_input_is_no_error(
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     assert main.main(["init", str(tmp_path / "dag.py")]) == 1
     assert "Nothing was written." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["labels", "labels.txt"])
+def test_the_file_gets_the_ending_without_which_airflow_does_not_load_it(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert init(tmp_path / name, "--task", "translate", "--source", "tickets", *TASKS["translate"]) == 0
+
+    assert [path.name for path in tmp_path.iterdir()] == [f"{name}.py"]
+    assert f"{name}.py" in capsys.readouterr().out

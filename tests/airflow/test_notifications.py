@@ -273,6 +273,7 @@ def test_the_fields_of_a_notifier_that_the_author_sets_are_kept_and_rendered_for
         ({"notifier": BatchJobNotifier}, "notifier must be a notifier"),
         ({"notifier": print, "states": []}, "states must be some of finished, withheld, failed, not none"),
         ({"notifier": print, "states": "succeeded"}, "not succeeded"),
+        ({"notifier": print, "state": "failed"}, "no argument 'state'. Its arguments are notifier and states"),
     ],
 )
 def test_a_wrong_argument_is_an_error_while_the_dag_is_parsed(arguments: dict[str, Any], words: str) -> None:

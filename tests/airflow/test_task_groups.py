@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,31 @@ def test_an_unknown_argument_is_rejected_when_the_dag_is_parsed(arguments: dict[
     with new_dag(), pytest.raises(InputError) as error:
         batch_job(**ARGUMENTS, **arguments)
     assert message in str(error.value)
+
+
+@pytest.mark.usefixtures("airflow_home")
+@pytest.mark.parametrize("value", ["Be brief.", {"tone": "brief"}])
+def test_mapping_over_a_text_or_a_dict_is_refused(value: Any) -> None:
+    from airflow_provider_batch.operators.batch import BatchSubmitOperator
+    from airflow_provider_batch.task_groups import batch_job
+
+    submit = {name: ARGUMENTS[name] for name in ("sql", "custom_id", "model", "prompt")}
+    refused = r"expand\(system=.*\) makes one task for each .*expand\(system=\["
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*was never mapped")
+        with new_dag(), pytest.raises(InputError, match=refused):
+            batch_job.partial(**ARGUMENTS, history=True).expand(system=value)
+        with new_dag(), pytest.raises(InputError, match=refused):
+            BatchSubmitOperator.partial(task_id="submit", **submit).expand(system=value)
+
+
+@pytest.mark.usefixtures("airflow_home")
+def test_a_group_is_not_named_like_a_task() -> None:
+    from airflow_provider_batch.task_groups import batch_job
+
+    with new_dag(), pytest.raises(InputError, match=r"no argument 'task_id'.*group_id="):
+        batch_job(**ARGUMENTS, task_id="labels")
 
 
 @pytest.mark.usefixtures("airflow_home")

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import JobKey
-from airflow_provider_batch.exceptions import StagingError
+from airflow_provider_batch.exceptions import InputError, StagingError
 from airflow_provider_batch.staging.layout import (
     check_reachable,
     find_staging_root,
@@ -540,3 +540,20 @@ def test_the_argument_overrides_the_configuration_and_the_default_is_airflows_ho
     monkeypatch.setenv("AIRFLOW__OPENAI_BATCH__STAGING", "s3://conn@bucket/configured")
     assert staging_root() == "s3://conn@bucket/configured"
     assert staging_root("s3://bucket/argument") == "s3://bucket/argument"
+
+
+@pytest.mark.parametrize("root", ["staging", "./staging", "~/staging", "file://var/staging", "file:staging"])
+def test_a_relative_path_is_refused_because_each_task_would_look_for_it_elsewhere(
+    root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match=r"^staging: .* is not an absolute path.*/var/lib/airflow"):
+        staging_root(root)
+    # Airflow expands ~ in its own options.
+    monkeypatch.setenv("AIRFLOW__OPENAI_BATCH__STAGING", root.removeprefix("~/"))
+    with pytest.raises(InputError, match=r"^config \[openai_batch\] staging: "):
+        staging_root()
+
+
+@pytest.mark.parametrize("root", ["/staging", "file:///staging", "file://localhost/staging", "s3://bucket/staging"])
+def test_an_absolute_path_or_an_object_store_is_staging_as_it_is_written(root: str) -> None:
+    assert staging_root(root) == root

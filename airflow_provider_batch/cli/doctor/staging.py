@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_batch.cli.doctor.check import Check, Status
 from airflow_provider_batch.core.ledger.folder import Folder
-from airflow_provider_batch.exceptions import StagingError
+from airflow_provider_batch.exceptions import InputError, StagingError
 from airflow_provider_batch.staging.layout import check_reachable, is_local, open_folder, remove_folder, staging_root
 from airflow_provider_batch.staging.local import LocalFolder
 
@@ -32,7 +32,11 @@ _EXCLUSIVE_FIX = (
 
 def check_staging(argument: str | None) -> Iterator[Check]:
     """Check the staging root. Whatever the check writes, it removes."""
-    root = staging_root(argument)
+    try:
+        root = staging_root(argument)
+    except InputError as error:
+        yield Check("staging", Status.PROBLEM, str(error))
+        return
     try:
         check_reachable(root, allow_local=False)
     except StagingError as error:

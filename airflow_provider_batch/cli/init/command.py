@@ -48,7 +48,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command and return the exit code of the process."""
     try:
         answers = _collect_answers(arguments)
-        path = Path(arguments.file or f"{answers.dag_id}.py")
+        path = Path(arguments.file or answers.dag_id)
+        if path.suffix != ".py":  # Airflow loads no other files
+            path = path.with_name(f"{path.name}.py")
         source = dag_source(answers)
         _check(source, path)
         path.parent.mkdir(parents=True, exist_ok=True)

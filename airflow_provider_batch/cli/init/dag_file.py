@@ -119,7 +119,7 @@ def _job_lines(answers: Answers) -> Iterator[str]:
     yield f"sql={literal(_query(answers, prompt))},"
     yield f"custom_id={literal(_column_template(answers.key))},"
     yield f"table={literal(answers.table)},"
-    yield "# Nothing is sent if the estimate is higher."
+    yield "# Nothing is uploaded if even the low end of the estimate is higher."
     yield f"max_cost_usd={format_amount(answers.max_cost_usd)},"
     if answers.task == "prompt":
         yield f"model={literal(answers.model or MODEL)},"
