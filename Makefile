@@ -41,6 +41,7 @@ browser: $(BROWSER) ## fill in the trigger form in a headless Chromium; BATCH_SC
 bench: $(BENCH) ## measure sealing, landing and waiting beside other tools, about an hour; ARGS="--rows 1000000 --runs 1"
 	@$(BIN)/python -m benchmarks.sealing --json build/bench/sealing.json $(ARGS)
 	@$(BIN)/python -m benchmarks.sources --json build/bench/sources.json $(ARGS)
+	@$(BIN)/python -m benchmarks.collecting --json build/bench/collecting.json
 	@$(BIN)/python -m benchmarks.landing --json build/bench/landing.json $(ARGS)
 	@$(BIN)/python -m benchmarks.transfers --json build/bench/transfers.json
 	@$(BIN)/python -m benchmarks.soak --rows 100000 --json build/bench/job.json
