@@ -429,6 +429,10 @@ def _example_lines(examples: Any, labels: Sequence[str], is_multi: bool) -> str:
 
 def _parse_fields(fields: Any) -> dict[str, Any]:
     """Return the fields as JSON Schema. Raises InputError."""
+    if isinstance(fields, (list, tuple, dict)) and not fields:
+        raise InputError("fields: There are no fields to extract. Name at least one, as in fields=['author', 'date'].")
+    if isinstance(fields, str) and none_if_blank(fields) is not None:
+        raise InputError(f"fields: Expected a list of names, got the text {fields!r}. Write fields=[{fields!r}].")
     if none_if_blank(fields) is None or is_runtime_value(fields):
         raise argument_error("fields", "a pydantic model, JSON Schema, or names of fields", fields)
     if _is_schema(fields):

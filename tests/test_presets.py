@@ -266,6 +266,12 @@ def test_a_text_that_is_blank_is_an_error_that_names_the_row() -> None:
         (lambda: extract(TEXT, {"type": "object"}), "This is an object without properties. Name"),
         (lambda: extract(TEXT, dict[str, int]), "output_schema"),
         (lambda: extract(TEXT, Invoice(number="1")), "Give the class instead of an instance."),
+        (lambda: extract(TEXT, []), "fields: There are no fields to extract. Name at least one"),
+        (lambda: extract({}), "fields: There are no fields to extract. Name at least one"),
+        (
+            lambda: extract(TEXT, "name"),
+            "fields: Expected a list of names, got the text 'name'. Write fields=['name'].",
+        ),
         (lambda: extract(TEXT, ["a", "a"]), "fields: A name is in the list more than once"),
         (
             lambda: extract(Invoice, text=TEXT),  # type: ignore[misc]

@@ -83,7 +83,10 @@ def results_connection(submit: BaseOperator, context: Any) -> str | None:
 def _problem_with(problem: str, conn_id: str, table: str | None, file: Any) -> str:
     """Return what cannot be landed, and what to do. `problem` continues the sentence "The results table ..."."""
     if table is None:
-        return f"The results file {file} {problem} Cast the column in the SQL, or let the file's name end in .jsonl."
+        return (
+            f"The results file {file} {problem} Convert the column in the SQL or in rows, or let the file's name end "
+            "in .jsonl."
+        )
     also = "" if file is None else f", or the results file {file},"
     return (
         f"The results table {table!r} (connection {conn_id!r}){also} {problem} Change the type of the column, or land "

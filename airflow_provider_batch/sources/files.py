@@ -41,8 +41,18 @@ _FORMATS = {
     ".parquet": "Parquet",
     ".pq": "Parquet",
 }
+#: endings of files that people may take for readable. Other unknown endings may belong to a folder, such as /data/v1.2
+_FOREIGN_ENDINGS = frozenset({".xlsx", ".xls", ".ods", ".avro", ".orc", ".feather", ".arrow", ".xml"})
 #: maximum length of a value of a CSV file, in characters
 MAX_FIELD = 64 << 20
+
+
+def _ending_of(address: str) -> str:
+    """Return the ending of a file's name in lower case, without that of a compression."""
+    name = address.lower()
+    if infer_compression(name):
+        name = name.rpartition(".")[0]
+    return os.path.splitext(f"x{name.rpartition('/')[2]}")[1]
 
 
 class File:
@@ -64,10 +74,7 @@ class File:
     @property
     def ending(self) -> str:
         """Ending of the file's name, without that of a compression."""
-        name = self.path.lower()
-        if infer_compression(name):
-            name = name.rpartition(".")[0]
-        return os.path.splitext(f"x{name.rpartition('/')[2]}")[1]
+        return _ending_of(self.path)
 
     @contextmanager
     def open(self) -> Iterator[Any]:
@@ -135,8 +142,17 @@ class Files(Source):
 
 
 def check_address(address: str) -> None:
-    """Raise InputError if an address is neither an absolute path nor a URL."""
+    """Raise InputError if an address is neither an absolute path nor a URL, or names a file of a foreign format.
+
+    A relative path would be looked up in the working directory of the worker, which no author of a DAG knows.
+    """
     if "://" in address or os.path.isabs(address):
+        ending = _ending_of(address)
+        if ending in _FOREIGN_ENDINGS:
+            raise InputError(
+                f"rows: Files that end in {ending} cannot be read, as in {shorten(address)}. Convert them to NDJSON, "
+                "CSV or Parquet, or read them in a task that returns their rows. Nothing was uploaded."
+            )
         return
     if address.lstrip().startswith(("[", "{")):
         raise InputError(
@@ -144,8 +160,8 @@ def check_address(address: str) -> None:
             "in rows=load(), or set render_template_as_native_obj=True of the DAG. Nothing was uploaded."
         )
     raise InputError(
-        f"rows: Text must be the address of files, which is an absolute path or a URL such as "
-        f"'s3://bucket/tickets.jsonl', but got {shorten(address)}. Nothing was uploaded."
+        f"rows: Text must be the address of files, which is an absolute path such as '/data/tickets.jsonl' or a URL "
+        f"such as 's3://bucket/tickets.jsonl', but got {shorten(address)}. Nothing was uploaded."
     )
 
 

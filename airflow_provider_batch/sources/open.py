@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sized
+from datetime import date, time
+from decimal import Decimal
 from functools import partial
 from itertools import chain, count, islice
+from numbers import Integral
 from types import TracebackType
 from typing import Any, Self
+from uuid import UUID
 
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
@@ -18,7 +22,7 @@ from airflow_provider_batch.sources.files import Files, check_address
 from airflow_provider_batch.sources.frames import is_frame, open_frame
 from airflow_provider_batch.sources.parts import Part, Parts
 from airflow_provider_batch.sources.plain import as_mapping
-from airflow_provider_batch.sources.records import Records
+from airflow_provider_batch.sources.records import Records, as_record
 from airflow_provider_batch.sources.source import RowSource, Source
 
 _EXPECTED = (
@@ -145,6 +149,7 @@ def _require_addresses(values: Iterable[Any]) -> Iterator[Any]:
     for number, value in enumerate(values, start=1):
         if not is_address(value):
             raise _mixed_error(number, value, "the address of files")
+        check_address(require_text("rows", str(value)))
         yield value
 
 
@@ -170,4 +175,11 @@ def _flatten(values: Iterable[Any]) -> Iterator[Any]:
     for number, value in enumerate(values, start=1):
         if not _is_list(value):
             raise _mixed_error(number, value, "a list of rows")
+        if value and _is_value(value[0]):
+            as_record(value, number)  # raises: this is a row without the names of its columns
         yield from value
+
+
+def _is_value(item: Any) -> bool:
+    """Return whether an item of a list is a value of a column rather than a row."""
+    return item is None or isinstance(item, str | bytes | float | Integral | Decimal | date | time | UUID)

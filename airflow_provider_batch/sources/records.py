@@ -65,9 +65,11 @@ def as_record(value: Any, number: int) -> Mapping[Any, Any]:
     """
     record = as_mapping(value)
     if record is None:
+        advice = " Add the names of the columns, as in dict(zip(['id', 'body'], row))."
         raise InputError(
             f"rows: Each row must be a dict of column names and values, but row {number} is of the type "
-            f"{type(value).__name__}: {shorten(value)}. Nothing was uploaded."
+            f"{type(value).__name__}: {shorten(value)}.{advice if isinstance(value, list | tuple) else ''} Nothing was "
+            "uploaded."
         )
     if not record:
         raise InputError(f"rows: Row {number} is empty: it has no columns. Nothing was uploaded.")

@@ -310,7 +310,10 @@ def generate() -> Iterator[dict[str, int]]:
         ({"rows": generate()}, "generator can be read only once"),
         ({"rows": map(dict, [])}, "map can be read only once"),
         ({"rows": generate}, "rows: Expected a list of dicts"),
-        ({"rows": [(1, 2)]}, "row 1 is of the type int"),
+        ({"rows": [(1, "a"), (2, "b")]}, "row 1 is of the type tuple: (1, 'a'). Add the names of the columns"),
+        ({"rows": [["a", "b"]]}, "row 1 is of the type list: ['a', 'b']. Add the names of the columns"),
+        ({"rows": "/data/tickets.xlsx"}, "rows: Files that end in .xlsx cannot be read"),
+        ({"rows": ["s3://bucket/a.csv", "s3://bucket/*.XLSX.gz"]}, "rows: Files that end in .xlsx cannot be read"),
         (
             {"rows": [{"id": 1}, 5]},
             "Each row must be a dict of column names and values, but row 2 is of the type int: 5",

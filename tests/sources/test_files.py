@@ -180,7 +180,7 @@ def test_files_in_an_object_store_are_read_through_their_connection(
         ("a.csv", b",\nid,body\n1,a\n", "The first line of {} is empty, but must name the columns"),
         ("a.csv.zip", b"PK", "{} is a ZIP archive, which may contain several files"),
         ("a.parquet", b"PAR1", "{} cannot be read as Parquet"),
-        ("a.xlsx", b"", "{} is neither NDJSON (.jsonl, .ndjson, .json), CSV (.csv, .tsv) nor Parquet"),
+        ("a.txt", b"", "{} is neither NDJSON (.jsonl, .ndjson, .json), CSV (.csv, .tsv) nor Parquet"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_an_error_that_names_it(

@@ -257,6 +257,8 @@ def test_several_frames_are_read_one_after_another() -> None:
         (pa.table({"t": pa.array([2**62], pa.timestamp("s"))}), "Column 't' of the data frame, of the type timestamp"),
         ([{"a": 1}, [{"a": 2}]], "row 2 is of the type list"),
         ([[{"a": 1}], {"a": 2}], "Item 2 is of the type dict, but the first is a list of rows"),
+        ([[{"a": 1}], [1, 2]], "row 2 is of the type list: [1, 2]. Add the names of the columns"),
+        (["a.csv"], "Text must be the address of files, which is an absolute path such as '/data/tickets.jsonl'"),
         ([pd.DataFrame(), {"a": 2}], "Item 2 is of the type dict, but the first is a data frame"),
         (["/tmp/a.csv", {"a": 2}], "Item 2 is of the type dict, but the first is the address of files"),
     ],

@@ -2,7 +2,7 @@
 
 A parameter may change what comes back: more than one answer, no text, or an answer that arrives later. Whatever would
 be paid for and could not land is refused here, before anything is sent. Everything else passes through unchanged, also
-parameters that this module does not know, because compatible servers have their own.
+parameters that this module does not know, because compatible servers have their own. A misspelt parameter is refused.
 
 The keys are those of the request schemas of the OpenAI SDK; a test compares them. `docs/body-parameters.md` is rendered
 from these tables.
@@ -10,10 +10,16 @@ from these tables.
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from airflow_provider_batch.exceptions import InputError
+
+#: ratio of `difflib` above which a name is taken for a misspelt one. Parameters of compatible servers stay below it:
+#: `top_k` and `top_p` have 0.8, `models` and `model` 0.91.
+_SIMILARITY = 0.92
 
 
 class Parameter(NamedTuple):
@@ -34,6 +40,21 @@ def check_keys(body: Mapping[str, Any]) -> None:
             raise InputError(f"Remove {key!r} from the body. {CLIENT_ARGUMENTS[key]}")
     if body.get("max_tokens") is not None and body.get("max_completion_tokens") is not None:
         raise InputError("The body sets both 'max_tokens' and 'max_completion_tokens'. Give only the second one.")
+
+
+def check_spelling(path: str, body: Mapping[str, Any]) -> None:
+    """Raise InputError if a key of the body looks like a parameter of the endpoint with a typing error.
+
+    Other unknown keys pass, because compatible servers have parameters of their own.
+    """
+    parameters = PARAMETERS[path]
+    for key in body:
+        if key in parameters:
+            continue
+        snake_case = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", key).lower().replace("-", "_")
+        similar = difflib.get_close_matches(snake_case, parameters, n=1, cutoff=_SIMILARITY)
+        if similar:
+            raise InputError(f"{path} has no parameter {key!r}. Did you mean {similar[0]!r}?")
 
 
 def check_parameters(path: str, body: Mapping[str, Any], *, is_constant: bool = False) -> None:

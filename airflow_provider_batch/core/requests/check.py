@@ -18,7 +18,7 @@ import msgspec
 from airflow_provider_batch.core.arguments import shorten
 from airflow_provider_batch.core.requests import endpoints
 from airflow_provider_batch.core.requests.body_form import replace_nodes
-from airflow_provider_batch.core.requests.body_parameters import check_parameters
+from airflow_provider_batch.core.requests.body_parameters import check_parameters, check_spelling
 from airflow_provider_batch.core.requests.file_parts import DETAILS
 from airflow_provider_batch.core.requests.file_paths import Location, parse_root
 from airflow_provider_batch.core.requests.spec import RequestSpec
@@ -158,6 +158,7 @@ class Arguments:
             raise InputError("body: The argument `model` sets the model, and so does the body. Give only one of them.")
         try:
             endpoints.check_body(self.endpoint, self.body, spec)
+            check_spelling(self.endpoint.path, self.body)
             constants = {key: tree for key, tree in self.body.items() if is_constant(tree)}
             check_parameters(self.endpoint.path, constants, is_constant=True)
         except InputError as error:

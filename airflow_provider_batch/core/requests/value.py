@@ -104,7 +104,8 @@ def reject_binary(value: Any) -> Any:
     if isinstance(value, _BINARY):
         raise UnusableValueError(
             value,
-            f"The value is binary ({type(value).__name__}). Convert it to text in the SQL, with a cast or as base64.",
+            f"The value is binary ({type(value).__name__}). Convert it to text in the SQL or in rows, with a "
+            "cast or as base64.",
         )
     return value
 

@@ -9,7 +9,12 @@ from openai.types import CompletionCreateParams, EmbeddingCreateParams, Moderati
 from openai.types.chat import completion_create_params
 from openai.types.responses import response_create_params
 
-from airflow_provider_batch.core.requests.body_parameters import PARAMETERS, check_keys, check_parameters
+from airflow_provider_batch.core.requests.body_parameters import (
+    PARAMETERS,
+    check_keys,
+    check_parameters,
+    check_spelling,
+)
 from airflow_provider_batch.core.requests.endpoints import ENDPOINTS
 from airflow_provider_batch.core.requests.render import RequestSpec, check, compile_renderer
 from airflow_provider_batch.exceptions import InputError
@@ -135,3 +140,43 @@ def test_two_caps_exclude_each_other() -> None:
     with pytest.raises(InputError, match="both 'max_tokens' and 'max_completion_tokens'"):
         check_keys({"max_tokens": 5, "max_completion_tokens": 5})
     check_keys({"max_tokens": None, "max_completion_tokens": 5})
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "parameter"),
+    [
+        (CHAT, "temprature", "temperature"),
+        (CHAT, "Temperature", "temperature"),
+        (CHAT, "maxTokens", "max_tokens"),
+        (CHAT, "top-p", "top_p"),
+        (CHAT, "reasoning_efort", "reasoning_effort"),
+        (RESPONSES, "instruction", "instructions"),
+        ("/v1/embeddings", "dimension", "dimensions"),
+    ],
+)
+def test_a_misspelt_parameter_is_refused_with_the_right_name(path: str, key: str, parameter: str) -> None:
+    with pytest.raises(InputError) as error_info:
+        check(spec(path, {key: 1}, prompt="{{ row.x }}"))
+    assert str(error_info.value) == f"body: {path} has no parameter {key!r}. Did you mean {parameter!r}?"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *(
+            "top_k",
+            "top_a",
+            "min_p",
+            "typical_p",
+            "repetition_penalty",
+            "length_penalty",
+            "min_tokens",
+            "stop_token_ids",
+        ),
+        *("max_new_tokens", "prompt_logprobs", "random_seed", "reasoning_format", "models", "images", "thinking"),
+        *("chat_template_kwargs", "guided_json", "structured_outputs", "input_type", "truncate", "output_dimension"),
+    ],
+)
+@pytest.mark.parametrize("path", [CHAT, RESPONSES, "/v1/embeddings", "/v1/completions"])
+def test_parameters_of_compatible_servers_are_not_taken_for_misspelt_ones(path: str, key: str) -> None:
+    check_spelling(path, {key: 1})
