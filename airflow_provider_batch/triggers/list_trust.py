@@ -5,8 +5,10 @@ move a batch on only when it is retrieved. Lists were seen with right statuses a
 `validating`, and with an ended batch that runs again. A worker acts only on what a single read shows, so the triggerer
 must not rely on a list that disagrees with single reads. Four rules follow:
 
-1. An end is believed only from a single read. Each batch ends once, so this costs one request per batch. Otherwise, a
-   list that is ahead would wake the worker again and again.
+1. An end is believed only from a single read, until `CONFIRMED_ENDS` ends in a row have been confirmed in this way.
+   Then many batches that end together do not cost one request each. But the end of each batch is believed from the
+   list only once, because a list that is ahead would otherwise wake the worker again and again. One end that is not
+   confirmed makes all ends doubtful again.
 2. For every `PAGES_PER_COMPARISON` pages, one batch is read singly and compared: the one that the list has shown
    unchanged for longest, if the list has shown it at least `COMPARE_AFTER` times since it was last compared. So the
    comparisons cost at most half as many requests as the pages.
@@ -31,6 +33,10 @@ from weakref import WeakKeyDictionary
 
 from airflow_provider_batch.core.provider.batch import BatchView
 
+#: number of ends in a row that single reads must confirm before further ends are believed from the list
+CONFIRMED_ENDS = 8
+#: maximum number of batches of which it is remembered that their end was believed from the list
+MAX_BELIEVED_ENDS = 100_000
 #: number of times that the list shows a batch before it is compared with a single read
 COMPARE_AFTER = 8
 #: number of pages for which one batch is compared
@@ -73,6 +79,10 @@ class ListTrust:
         #: monotonic time until which the list is not read
         self._distrusted_until = float("-inf")
         self._evidence = ""
+        #: number of ends in a row that single reads have confirmed
+        self._confirmed_ends = 0
+        #: ids of the batches whose end was believed from the list
+        self._believed_ends: set[str] = set()
 
     @property
     def is_relied_on(self) -> bool:
@@ -104,18 +114,26 @@ class ListTrust:
         for view in views:
             record = self._add(view, is_awaited=view.id in pending)
             contradicts = record is not None and record.contradicts(view)
-            if view.status.ended or contradicts:
+            if contradicts or (view.status.ended and not self._believes_end(view.id, is_awaited=view.id in pending)):
                 ignored_ids.add(view.id)
                 if view.id in pending:
                     is_older = contradicts and record is not None and requested_at <= record.single_at
                     doubtful[view.id] = None if is_older else view
-            elif record is not None and record.listings >= COMPARE_AFTER:
+            elif not view.status.ended and record is not None and record.listings >= COMPARE_AFTER:
                 candidate = max(candidate or record, record, key=lambda entry: entry.repeats)
         self._pages += 1
         if candidate is not None and self._pages >= PAGES_PER_COMPARISON:
             self._pages = candidate.listings = 0
             doubtful[candidate.listed.id] = candidate.listed
         return doubtful, ignored_ids | doubtful.keys()
+
+    def _believes_end(self, batch_id: str, *, is_awaited: bool) -> bool:
+        if not is_awaited or self._confirmed_ends < CONFIRMED_ENDS or batch_id in self._believed_ends:
+            return False
+        if len(self._believed_ends) >= MAX_BELIEVED_ENDS:
+            self._believed_ends.clear()
+        self._believed_ends.add(batch_id)
+        return True
 
     def _add(self, view: BatchView, *, is_awaited: bool) -> _Record | None:
         """Record an entry of a page. Return the record of its batch, or None if nobody waits for the batch."""
@@ -133,6 +151,8 @@ class ListTrust:
     def compare(self, listed: BatchView, single: BatchView) -> None:
         """Compare an entry of the list with the single read of the batch that followed it."""
         record = self._records.setdefault(listed.id, _Record(listed))
+        if listed.status.ended:
+            self._confirmed_ends = self._confirmed_ends + 1 if single.status.ended else 0
         if not listed.is_behind(single):
             self._comparisons.append(False)
         elif record.repeats >= COMPARE_AFTER or record.contradicts(listed):

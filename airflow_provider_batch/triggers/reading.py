@@ -64,23 +64,26 @@ Report = Callable[[str, PollResult], None]
 
 
 class _Sweep:
-    """The batches that a sweep still has to read, and where it delivers results."""
+    """The batches that a sweep still has to read, and where it delivers results.
 
-    def __init__(self, batch_ids: Iterable[str], report: Report) -> None:
-        self.report = report
-        #: batches that no page has shown yet
+    :param concurrency: maximum number of concurrent reads.
+    """
+
+    def __init__(self, batch_ids: Iterable[str], report: Report, concurrency: int) -> None:
+        self.report, self.concurrency = report, concurrency
+        #: batches that have not been read, except those that a page showed and that are being read singly
         self.pending = dict.fromkeys(batch_ids)
         #: ids of all batches that a page has shown
         self.listed_ids: set[str] = set()
-        #: batches whose entry in the list is not believed, with the entry that a single read is compared with, if any
-        self.doubtful: dict[str, BatchView | None] = {}
+        self.slots = asyncio.Semaphore(concurrency)
+        #: consecutive failures of single reads
+        self.failures = 0
 
     def refuse_all(self, refusal: Refusal) -> None:
-        """Report every batch that has not been read as refused."""
-        for batch_id in [*self.pending, *self.doubtful]:
+        """Report every pending batch as refused."""
+        for batch_id in self.pending:
             self.report(batch_id, refusal)
         self.pending.clear()
-        self.doubtful.clear()
 
 
 class _CutShortError(Exception):
@@ -113,12 +116,14 @@ class Reader:
         :param report: called with the result for each batch, and also for other batches that a page happens to show.
         :return: why the sweep was cut short, or None. Batches that were not reported by then have not been read.
         """
-        sweep = _Sweep(batch_ids, report)
+        sweep = _Sweep(batch_ids, report, self._concurrency)
         failure: ReadFailure | None = None
         try:
             if self._trust.is_relied_on:
                 await self._walk_list(sweep)
-            await self._read_singly(sweep)
+            views = await self._read_singly(sweep.pending, sweep)
+            if not self._is_list_broken:
+                self._guess_places([view for view in views if not view.status.ended])
         except* _CutShortError as errors:
             failure = _first_error(errors).failure
         # the server may have limited the rate, so the next sweep begins with fewer concurrent reads
@@ -131,18 +136,19 @@ class Reader:
             self._places.clear()
 
         unplaced_count = sum(batch_id not in self._places for batch_id in sweep.pending)
-        walk = ListWalk(
-            sweep.pending,
-            self._places,
-            lambda after_id: self._read_page(after_id, sweep),
-            lambda page: self._take_page(page, sweep),
-            self._concurrency,
-            search=unplaced_count >= MIN_FOR_SEARCH and not self._skip_search(),
-        )
-        try:
-            await walk.run()
-        finally:
-            self._judge_search(walk)
+        async with asyncio.TaskGroup() as single_reads:
+            walk = ListWalk(
+                sweep.pending,
+                self._places,
+                lambda after_id: self._read_page(after_id, sweep),
+                lambda page: self._take_page(page, sweep, single_reads),
+                sweep.concurrency,
+                search=unplaced_count >= MIN_FOR_SEARCH and not self._skip_search(),
+            )
+            try:
+                await walk.run()
+            finally:
+                self._judge_search(walk)
 
     def _skip_search(self) -> bool:
         skip, self._skips = self._skips > 0, max(0, self._skips - 1)
@@ -159,23 +165,25 @@ class Reader:
         elif walk.saved_by_search < walk.searched_pages:
             self._skips, self._next_skips = self._next_skips, min(max(1, 2 * self._next_skips), MAX_SKIPS)
 
-    def _take_page(self, page: Page, sweep: _Sweep) -> int:
-        """Take the batches on a page out of `pending` and report those that are believed.
+    def _take_page(self, page: Page, sweep: _Sweep, single_reads: asyncio.TaskGroup) -> int:
+        """Take the batches on a page out of `pending`. Report those that are believed, and read the others singly.
+
+        The single reads run while the walks go on, so that an end is not reported later than necessary.
 
         :return: number of single reads that the page saves.
         """
         views = {view.id: view for view in page.views if view.id not in sweep.listed_ids}
         sweep.listed_ids |= views.keys()
         doubtful, ignored_ids = self._trust.sort_out(views.values(), sweep.pending, page.requested_at)
-        saved_reads = -len(doubtful.keys() - sweep.doubtful.keys())
-        sweep.doubtful |= doubtful
+        if doubtful:
+            single_reads.create_task(self._read_singly(doubtful, sweep))
         for view in views.values():
-            if view.id in sweep.pending:
-                del sweep.pending[view.id]
-                saved_reads += 1
             if view.id not in ignored_ids:
                 sweep.report(view.id, view)
-        return saved_reads
+        shown_ids = sweep.pending.keys() & views.keys()
+        for batch_id in shown_ids:
+            del sweep.pending[batch_id]
+        return len(shown_ids) - len(doubtful)
 
     async def _read_page(self, after_id: str | None, sweep: _Sweep) -> Page | None:
         """Return the page that follows a batch, or None if the answer is not a list.
@@ -185,7 +193,7 @@ class Reader:
         """
         requested_at = time.monotonic()
         self._is_list_broken = True
-        async with self._shared.slots:
+        async with sweep.slots, self._shared.slots:
             client = await self._client()
             try:
                 answer = await client.batches.with_raw_response.list(limit=PAGE_SIZE, after=after_id or openai.omit)
@@ -208,36 +216,34 @@ class Reader:
         self._is_list_broken = page is None
         return page
 
-    async def _read_singly(self, sweep: _Sweep) -> None:
-        """Read batches one by one, several concurrently. Cut the sweep short after many consecutive failures."""
-        entries = sweep.doubtful | sweep.pending
-        queue = iter(entries)
-        failures = 0
-        unlisted: list[BatchView] = []
+    async def _read_singly(self, entries: Mapping[str, BatchView | None], sweep: _Sweep) -> list[BatchView]:
+        """Read batches one by one, several concurrently. Cut the sweep short after many consecutive failures.
+
+        :param entries: by batch id, the entry of the list that the batch is compared with, or None.
+        :return: the batches that could be read.
+        """
+        queue = iter(list(entries))
+        views: list[BatchView] = []
 
         async def work() -> None:
-            nonlocal failures
             for batch_id in queue:
-                result = await self._read_single(batch_id)
+                result = await self._read_single(batch_id, sweep)
                 if isinstance(result, BatchView):
-                    listed = entries[batch_id]
-                    if listed is not None:
+                    views.append(result)
+                    if (listed := entries[batch_id]) is not None:
                         self._trust.compare(listed, result)
-                    elif not result.status.ended:
-                        unlisted.append(result)
                 sweep.report(batch_id, result)
                 if isinstance(result, Refusal) and result.key:
                     for unread_id in queue:
                         sweep.report(unread_id, result)
-                failures = failures + 1 if isinstance(result, ReadFailure) else 0
-                if isinstance(result, ReadFailure) and (result.pause or failures >= MAX_FAILURES):
+                sweep.failures = sweep.failures + 1 if isinstance(result, ReadFailure) else 0
+                if isinstance(result, ReadFailure) and (result.pause or sweep.failures >= MAX_FAILURES):
                     raise _CutShortError(result)
 
         async with asyncio.TaskGroup() as workers:
-            for _ in range(min(self._concurrency, len(entries))):
+            for _ in range(min(sweep.concurrency, len(entries))):
                 workers.create_task(work())
-        if not self._is_list_broken:
-            self._guess_places(unlisted)
+        return views
 
     def _guess_places(self, views: list[BatchView]) -> None:
         """Guess where the list shows these batches, which were read one by one.
@@ -251,8 +257,8 @@ class Reader:
             after_id = views[start].id
             self._places |= {view.id: after_id for view in views[start + 1 : start + PAGE_SIZE]}
 
-    async def _read_single(self, batch_id: str) -> PollResult:
-        async with self._shared.slots:
+    async def _read_single(self, batch_id: str, sweep: _Sweep) -> PollResult:
+        async with sweep.slots, self._shared.slots:
             client = await self._client()
             try:
                 answer = await client.batches.with_raw_response.retrieve(batch_id)

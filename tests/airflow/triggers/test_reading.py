@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_batch.core.provider.batch import BatchView
 from airflow_provider_batch.triggers.clients import SLOTS
+from airflow_provider_batch.triggers.list_trust import CONFIRMED_ENDS
 from airflow_provider_batch.triggers.walk import BATCHES_PER_WASTED_PAGE, MIN_FOR_STARTS
 from tests.airflow.triggers.conftest import CONN
 from tests.airflow.triggers.provider import Provider, ReceivedRequest, Reply, batch
@@ -297,6 +298,30 @@ def test_retry_after_cuts_a_sweep_short(with_provider: Run, count: int) -> None:
     with_provider(test)
 
 
+def test_after_a_rate_limit_the_next_sweep_sends_half_as_many_requests_at_a_time(with_provider: Run) -> None:
+    async def test(provider: Provider) -> None:
+        ids = provider.add(*names(2500))
+        provider.latency = 0.05
+        concurrent: list[int] = []
+        is_limited = False
+
+        def reply(request: ReceivedRequest) -> Reply | None:
+            return (429, {"error": {"message": "slow down"}}, {}) if is_limited else None
+
+        def next_sweep(results: dict[str, Any]) -> None:
+            nonlocal is_limited
+            concurrent.append(provider.max_concurrent)
+            provider.max_concurrent = 0
+            is_limited = len(concurrent) == 1
+
+        provider.override = reply
+        _, failures = await read_all(ids, ids, ids, ids, after_sweep=next_sweep)
+        assert [failure and failure.message for failure in failures] == [None, "HTTP 429", None, None]
+        assert concurrent[2:] == [SLOTS // 2, SLOTS]
+
+    with_provider(test)
+
+
 def test_a_server_that_fails_every_read_is_not_called_for_every_batch(with_provider: Run) -> None:
     async def test(provider: Provider) -> None:
         ids = provider.add(*names(500))
@@ -511,6 +536,74 @@ def test_an_end_that_only_the_list_shows_is_not_believed(with_provider: Run) -> 
         assert len(reported) == 100
         assert not any(result.status.ended for result in reported)
         assert len(provider.requests) <= 20 * (5 + 1)
+
+    with_provider(test)
+
+
+def test_many_ends_cost_few_single_reads_once_the_list_was_right_about_some(with_provider: Run) -> None:
+    async def test(provider: Provider) -> None:
+        ids = provider.add(*names(100))
+
+        def end_all(results: dict[str, Any]) -> None:
+            for batch_id in ids:
+                provider.set(batch_id, status="completed")
+
+        for batch_id in ids[:CONFIRMED_ENDS]:
+            provider.set(batch_id, status="completed")
+        results, _ = await read_all(ids, ids, after_sweep=end_all)
+        assert all(result.status.ended for result in results.values())
+        assert sorted(provider.singles) == sorted(ids[:CONFIRMED_ENDS])
+
+    with_provider(test)
+
+
+def test_an_end_is_believed_from_the_list_only_once_and_no_further_one_after_it_was_wrong(with_provider: Run) -> None:
+    """The worker has found that the batch still runs, and waits for it again."""
+
+    async def test(provider: Provider) -> None:
+        from airflow_provider_batch.triggers.list_trust import ListTrust
+
+        ended, wrong = provider.add(*names(CONFIRMED_ENDS)), provider.add(*names(3, start=100))
+        later = provider.add(*names(3, start=200))
+        is_ahead = {*ended, *wrong}
+        for batch_id in ended:
+            provider.set(batch_id, status="completed")
+        provider.override = lists_as(
+            lambda entry: entry | {"status": "completed"} if entry["id"] in is_ahead else entry
+        )(provider)
+        trust = ListTrust()
+        await read_all(ended, trust=trust)
+        provider.requests.clear()
+
+        results, _ = await read_all(wrong, trust=trust)
+        assert all(results[batch_id].status.ended for batch_id in wrong)
+        assert provider.singles == []
+
+        results, _ = await read_all(wrong, trust=trust)
+        assert not any(result.status.ended for result in results.values())
+        assert sorted(provider.singles) == sorted(wrong)
+
+        is_ahead.update(later)
+        results, _ = await read_all(later, trust=trust)
+        assert not any(result.status.ended for result in results.values())
+
+    with_provider(test)
+
+
+def test_an_end_is_confirmed_while_other_pages_are_still_to_come(with_provider: Run) -> None:
+    async def test(provider: Provider) -> None:
+        ids = provider.add(*names(5000))
+        reported: list[str] = []
+
+        async with new_reader() as reader:
+            await reader.read(ids, lambda batch_id, result: reported.append(batch_id))
+            ended_id = reported[0]
+            provider.set(ended_id, status="completed")
+            provider.latency = 0.02
+            reported.clear()
+            await reader.read(ids, lambda batch_id, result: reported.append(batch_id))
+        assert provider.singles == [ended_id]
+        assert reported.index(ended_id) < 4000
 
     with_provider(test)
 
