@@ -162,11 +162,10 @@ class BatchHook(OpenAIHook):
     def _absent_error(self) -> InputError:
         variable = f"AIRFLOW_CONN_{self.conn_id.upper()}"
         if variable in os.environ:
-            return self._connection_error(
-                [
-                    f"the environment variable {variable} is set, but its value cannot be read as a connection. "
-                    'Expected a URI such as openai://:KEY@/ or JSON such as {"conn_type": "openai", "password": "KEY"}'
-                ]
+            return InputError(
+                f"openai_conn_id: The environment variable {variable} is set, but its value cannot be read as a "
+                "connection. Nothing was sent. Correct the variable: expected is a URI such as openai://:KEY@/ or JSON "
+                'such as {"conn_type": "openai", "password": "KEY"}.'
             )
         return InputError(
             f"openai_conn_id: There is no connection {self.conn_id!r}. Nothing was uploaded. Create one of type "

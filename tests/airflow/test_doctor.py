@@ -174,6 +174,19 @@ def test_a_missing_connection_is_a_problem(doctor: Doctor) -> None:
     )
 
 
+def test_a_variable_that_is_no_connection_is_a_problem_of_the_variable(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_CUT_OFF", '{"conn_type": "openai", ')
+    code, checks = doctor("--conn-id", "cut_off")
+    assert code == 1
+    status, text = of(checks, "connection")
+    assert status == "problem"
+    assert "AIRFLOW_CONN_CUT_OFF is set, but its value cannot be read as a connection" in text
+    assert "Correct the variable" in text
+    assert "Admin > Connections" not in text
+
+
 def test_a_wrong_key_is_a_problem(doctor: Doctor, connect_server: Callable[..., None]) -> None:
     error = {"error": {"message": f"Incorrect API key provided: {KEY}.", "code": "invalid_api_key"}}
     with serving({"/v1/models": (401, error)}) as base_url:
