@@ -11,7 +11,7 @@ from typing import Any
 
 from airflow_provider_batch.core.schema.native import NativeValue
 
-CHUNK_ROWS = 2_000
+CHUNK_ROWS = 1_000
 CHUNK_BYTES = 8_000_000
 
 

@@ -70,15 +70,15 @@ def with_reused_answers(
 
 
 def _encode(row: RenderedRow) -> bytes:
-    request, sha256, carry, number = row
+    request = row.request
     stored_row = _StoredRow(
         request.custom_id,
         request.model,
         msgspec.Raw(request.body),
         request.inputs,
-        sha256,
-        carry,
-        number,
+        row.sha256,
+        row.carry,
+        row.number,
         request.files,
         request.problem,
     )

@@ -11,6 +11,8 @@ from heapq import heappop, heappush
 from typing import Generic, TypeVar
 from zlib import crc32
 
+import msgspec
+
 from airflow_provider_batch.core.sealing.errors import MAX_MODELS, too_many_models_error
 from airflow_provider_batch.core.sealing.open_shard import Line
 
@@ -99,7 +101,7 @@ class Canaries:
         if not canary.admits(lot):
             return None, [line]
         self._candidates += 1
-        candidate = line._replace(candidate=f"candidate-{self._candidates}")
+        candidate = msgspec.structs.replace(line, candidate=f"candidate-{self._candidates}")
         self._bytes += len(line.line)
         displaced = canary.add(lot, candidate)
         lines = [] if displaced is None else [displaced]

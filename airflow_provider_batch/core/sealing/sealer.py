@@ -224,8 +224,8 @@ class Sealer:
         requests = [row.request for row in rows]
         lines = request_lines([request.custom_id for request in requests], self.endpoint, bodies)
         index = [
-            RowIndex(request.custom_id, sha256, carry, number, request.inputs, row_tokens)
-            for (request, sha256, carry, number), row_tokens in zip(rows, tokens, strict=True)
+            RowIndex(row.request.custom_id, row.sha256, row.carry, row.number, row.request.inputs, row_tokens)
+            for row, row_tokens in zip(rows, tokens, strict=True)
         ]
         answer_bytes = [
             expected_bytes(self.endpoint, line, request.inputs)
