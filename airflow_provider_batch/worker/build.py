@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import count, islice
@@ -45,7 +46,7 @@ from airflow_provider_batch.core.sealing.sealer import Sealer
 from airflow_provider_batch.exceptions import BudgetError, InputError
 from airflow_provider_batch.sources.source import RowSource
 from airflow_provider_batch.warehouse.reused_table import ReusedTable
-from airflow_provider_batch.worker.chunks import CHUNK_ROWS, chunks_of
+from airflow_provider_batch.worker.chunks import CHUNK_ROWS, ChunkSize, chunks_of
 from airflow_provider_batch.worker.file_reader import FileReader
 from airflow_provider_batch.worker.reuse import with_reused_answers
 from airflow_provider_batch.worker.uploaded_files import store_file
@@ -193,12 +194,11 @@ class _Builder:
                 carried_columns = _carried_columns(plan.carry, rows)
                 row_iterator = iter(rows)
                 first_rows: Iterator[tuple[Any, ...]] = islice(row_iterator, plan.max_rows)
-                if plan.spec.files is None:
-                    chunks = chunks_of(first_rows, CHUNK_ROWS)
-                else:  # one by one, because the files of each may have many megabytes
+                size = ChunkSize(CHUNK_ROWS)
+                if plan.spec.files is not None:  # one by one, because the files of each may have many megabytes
                     first_rows = files.read_ahead(first_rows, lambda row: renderer.locations(plain(row)))
-                    chunks = chunks_of(first_rows, max_rows=1)
-                rendered_chunks = self._rendered(chunks, renderer, carried_columns)
+                    size = ChunkSize(1)
+                rendered_chunks = self._rendered(first_rows, size, renderer, carried_columns)
                 if reused_table is not None:
                     rendered_chunks = self._with_reused_answers(rendered_chunks, reused_table)
                 for rendered_rows in rendered_chunks:
@@ -211,21 +211,30 @@ class _Builder:
             self._sealer.abandon()
 
     def _rendered(
-        self, chunks: Iterable[list[tuple[Any, ...]]], renderer: Renderer, carried_columns: CarriedColumns
+        self,
+        rows: Iterable[tuple[Any, ...]],
+        size: ChunkSize,
+        renderer: Renderer,
+        carried_columns: CarriedColumns,
     ) -> Iterator[list[RenderedRow]]:
-        """Yield the rows of each chunk, rendered. If a row is invalid, those before it are yielded one by one first."""
+        """Yield the rows in chunks, rendered. If a row is invalid, those before it are yielded before the error."""
         first = 1
-        for rows in chunks:
-            try:
-                rendered_rows = self._render(rows, first, renderer, carried_columns)
-            except (InputError, LeafError):
-                if len(rows) == 1:
+        for chunk in chunks_of(rows, size):
+            rendered_rows: list[RenderedRow] = []
+            # the function of the author may count its calls or remember them, so it is called once for each row
+            if self._plan.spec.request is None:
+                with suppress(InputError, LeafError):
+                    rendered_rows = self._render(chunk, first, renderer, carried_columns)
+            if not rendered_rows:
+                try:
+                    for number, row in enumerate(chunk, start=first):
+                        rendered_rows += self._render([row], number, renderer, carried_columns)
+                except Exception:
+                    yield rendered_rows
                     raise
-                for number, row in enumerate(rows, start=first):
-                    yield self._render([row], number, renderer, carried_columns)
-            else:
-                yield rendered_rows
-            first += len(rows)
+            yield rendered_rows
+            size.adjust(len(chunk), sum(len(row.request.body) for row in rendered_rows))
+            first += len(chunk)
 
     def _render(
         self, rows: list[tuple[Any, ...]], first: int, renderer: Renderer, carried_columns: CarriedColumns

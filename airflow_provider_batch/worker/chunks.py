@@ -1,7 +1,9 @@
 """Divides the rows of a source into chunks, which are rendered and sealed together.
 
 Most of the time of a row by row build goes into calls, not into bytes. A chunk has at most `CHUNK_ROWS` rows and about
-`CHUNK_BYTES` bytes, or one row that is larger than that, so memory is bounded.
+`CHUNK_BYTES` bytes, or one row that is larger than that, so memory is bounded. Its requests have about as many bytes at
+most. A row may be far smaller than its request, for example under a long system prompt, so the first chunks are small
+and show how large requests are.
 """
 
 from __future__ import annotations
@@ -13,17 +15,32 @@ from airflow_provider_batch.core.schema.native import NativeValue
 
 CHUNK_ROWS = 1_000
 CHUNK_BYTES = 8_000_000
+#: maximum number of rows in the first chunk
+FIRST_ROWS = 16
 
 
-def chunks_of(rows: Iterable[tuple[Any, ...]], max_rows: int) -> Iterator[list[tuple[Any, ...]]]:
-    """Yield the rows in chunks of at most `max_rows` rows."""
+class ChunkSize:
+    """The maximum number of rows in the next chunk."""
+
+    def __init__(self, max_rows: int) -> None:
+        self._max_rows = max_rows
+        self.rows = min(FIRST_ROWS, max_rows)
+
+    def adjust(self, rows: int, request_bytes: int) -> None:
+        """Choose the size of the next chunk by the last one, which had this many rows and bytes of requests."""
+        fitting_rows = CHUNK_BYTES * rows // max(request_bytes, 1)
+        self.rows = max(1, min(self._max_rows, 2 * rows, fitting_rows))
+
+
+def chunks_of(rows: Iterable[tuple[Any, ...]], max_size: ChunkSize) -> Iterator[list[tuple[Any, ...]]]:
+    """Yield the rows in chunks. `max_size` may change between two of them."""
     chunk: list[tuple[Any, ...]] = []
     size = 0
     for row in rows:
         chunk.append(row)
         for value in row:
             size += len(value) if type(value) is str else _size_of(value)
-        if len(chunk) >= max_rows or size >= CHUNK_BYTES:
+        if len(chunk) >= max_size.rows or size >= CHUNK_BYTES:
             yield chunk
             chunk, size = [], 0
     if chunk:

@@ -27,7 +27,7 @@ from airflow_provider_batch.staging.local import LocalFolder
 from airflow_provider_batch.worker import build as build_module
 from airflow_provider_batch.worker import chunks
 from airflow_provider_batch.worker.build import Plan, build
-from airflow_provider_batch.worker.chunks import chunks_of
+from airflow_provider_batch.worker.chunks import ChunkSize, chunks_of
 
 CHAT, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
 COLUMNS = ("id", "a", "b", "model")
@@ -175,7 +175,7 @@ def test_a_chunk_ends_at_its_number_of_rows_or_of_bytes(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunks, "CHUNK_BYTES", max_bytes)
-        parts = list(chunks_of(rows, max_rows))
+        parts = list(chunks_of(rows, ChunkSize(max_rows)))
     assert [row for part in parts for row in part] == rows
     assert all(1 <= len(part) <= max_rows for part in parts)
 
@@ -183,4 +183,29 @@ def test_a_chunk_ends_at_its_number_of_rows_or_of_bytes(
 def test_large_values_end_a_chunk_wherever_they_are_in_a_row() -> None:
     large = "x" * 5_000_000
     for value in (large, large.encode(), {"k": [large]}, NativeValue(None, large)):
-        assert [len(part) for part in chunks_of([(1, value)] * 5, 100)] == [2, 2, 1]
+        assert [len(part) for part in chunks_of([(1, value)] * 5, ChunkSize(100))] == [2, 2, 1]
+
+
+def test_chunks_grow_until_their_requests_have_the_bytes_of_a_chunk() -> None:
+    size, row_counts = ChunkSize(2_000), []
+    for chunk in chunks_of([(number,) for number in range(500)], size):
+        row_counts.append(len(chunk))
+        size.adjust(len(chunk), len(chunk) * chunks.CHUNK_BYTES // 100)
+    assert row_counts == [16, 32, 64, 100, 100, 100, 88]
+
+
+def test_the_function_is_called_once_for_each_row_before_an_invalid_one() -> None:
+    texts: list[str] = []
+
+    def refuse_repeated_texts(row: dict[str, Any]) -> dict[str, Any]:
+        if row["a"] in texts:
+            raise ValueError("repeated")
+        texts.append(row["a"])
+        return function(row)
+
+    plan = plan_of(RequestSpec(custom_id="{{ row.id }}", model="m1", request=refuse_repeated_texts), Limits())
+    rows: list[tuple[Any, ...]] = [(number, f"text {number}", "b", "m1") for number in range(9)]
+    rows[7] = (7, "text 3", "b", "m1")
+    _, (_, message) = seal_in_chunks(plan, rows, 100)
+    assert message.startswith("Row 8 (custom_id '7'), request: ")
+    assert len(texts) == 7
