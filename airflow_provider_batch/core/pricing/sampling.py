@@ -2,16 +2,16 @@
 
 To estimate the tokens of a text takes about as long as everything else that sealing does with a row. So of the requests
 whose rows only insert texts into the prompt, one in `ONE_IN` is *weighed*: its tokens are estimated by its text. The
-others get the tokens per byte of those weighed before. These are kept by kind of text, that is by the bytes that a
-character takes, and the averages follow the rows: a request counts less the more were weighed after it.
+others get the tokens per byte of those weighed before. These are kept by kind of text, that is by its length and by the
+bytes that a character takes, and the averages follow the rows: a request counts less the more were weighed after it. A
+few long texts therefore do not change the averages of the short ones.
 
 The sample is drawn by the lots that draw the canary, not by the position of a row, so that no pattern in the order of
 the rows can bias it. It depends on the rows and their order alone. Always weighed are
 
 * the first requests to a model and the first of each kind, so that there is something to go by,
 * requests with media, and those for which text is not all that differs,
-* requests so long that they might exceed a limit on their own,
-* requests far longer or shorter than those of their kind. Since they are not drawn, they do not enter the averages.
+* requests so long that they might exceed a limit on their own. If they are not drawn, they do not enter the averages.
 """
 
 from __future__ import annotations
@@ -29,8 +29,6 @@ ONE_IN = 8
 _DRAWN = 2**32 // ONE_IN
 #: number of requests to a model, and of each kind of text, that are all weighed
 FIRST_REQUESTS, FIRST_OF_KIND = 1_000, 32
-#: how many times as long, or as short, as the average of its kind a request is that is weighed
-FAR = 4
 #: how much less the earlier requests of a kind count with each that is weighed
 _FADING = 0.9
 #: more tokens than a byte of text can have
@@ -42,18 +40,13 @@ class _Kind:
 
     def __init__(self) -> None:
         self.weighed = 0
-        self._requests = self._bytes = self._tokens = 0.0
+        self._bytes = self._tokens = 0.0
 
     def add(self, size: int, tokens: int) -> None:
         """Add a weighed request with `size` bytes and `tokens` tokens of text."""
         self.weighed += 1
-        self._requests = self._requests * _FADING + 1
         self._bytes = self._bytes * _FADING + size
         self._tokens = self._tokens * _FADING + tokens
-
-    def is_near(self, size: int) -> bool:
-        """Return whether a text of `size` bytes is about as long as the average."""
-        return self._bytes <= size * self._requests * FAR and size * self._requests <= self._bytes * FAR
 
     def scale(self, size: int) -> int:
         """Return the tokens of a text of `size` bytes."""
@@ -69,7 +62,7 @@ class RequestWeigher:
         self._model = model
         self._max_size = None if max_tokens is None else max_tokens // _MAX_TOKENS_PER_BYTE
         self._requests = 0
-        self._kinds: dict[int, _Kind] = {}
+        self._kinds: dict[tuple[int, int], _Kind] = {}
 
     def weigh(self, request: Request, lot: int) -> RequestTokens:
         """Return the estimated tokens of the next request."""
@@ -80,12 +73,13 @@ class RequestWeigher:
         if common is None or not characters:
             return self._measure(request, lot)
         size = len(request.body) - common.body_bytes
-        key = 4 * size // characters
+        # the texts of a kind are at most four times as long as each other
+        key = 4 * size // characters, size.bit_length() // 2
         kind = self._kinds.get(key)
         if kind is None:
             kind = self._kinds[key] = _Kind()
         is_drawn = self._requests <= FIRST_REQUESTS or lot < _DRAWN or kind.weighed < FIRST_OF_KIND
-        if is_drawn or self._is_long(request) or not kind.is_near(size):
+        if is_drawn or self._is_long(request):
             tokens = self._measure(request, lot)
             if is_drawn:
                 kind.add(size, tokens.input_tokens - common.request.input_tokens)

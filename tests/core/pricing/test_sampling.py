@@ -75,6 +75,14 @@ def test_the_sum_of_a_job_of_mixed_texts_is_within_two_percent(order: str, seed:
     assert sum(tokens) == pytest.approx(sum(map(exact_tokens, requests)), rel=0.02)
 
 
+def test_a_few_long_texts_do_not_change_the_estimates_of_the_short_ones() -> None:
+    rng = random.Random(5)
+    kinds_and_words = [("numbers", 2_000) if number % 50 == 0 else ("English", 150) for number in range(6_000)]
+    requests = requests_of([" ".join(rng.choices(WORDS[kind], k=words)) for kind, words in kinds_and_words])
+    tokens = Estimator(Prices(), CHAT).add(requests, [rng.getrandbits(32) for _ in requests])
+    assert sum(tokens) == pytest.approx(sum(map(exact_tokens, requests)), rel=0.005)
+
+
 def test_only_the_requests_that_are_drawn_are_weighed_after_the_first() -> None:
     requests = english(FIRST_REQUESTS + 1_000)
     rng = random.Random(2)
