@@ -26,7 +26,7 @@ import msgspec
 from airflow.configuration import AIRFLOW_HOME
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_provider_batch.core.arguments import parse_location
+from airflow_provider_batch.core.arguments import parse_location, shorten
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import JobKey
 from airflow_provider_batch.core.lifecycle.shared_budget import Per, SharedBudget
@@ -71,10 +71,10 @@ def parse_staging(name: str, value: Any) -> str | None:
     # file://var/batch has the host "var"
     if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
         raise InputError(
-            f"{name}: {root!r} is not an absolute path. The tasks of a job may run in different working directories. "
-            "Each would then look for the job in another folder, and could send it again. Nothing was uploaded. Give "
-            "an absolute path such as '/var/lib/airflow/batch_staging', or the address of an object store such as "
-            "'s3://bucket/batch'."
+            f"{name}: {shorten(root)} is not an absolute path. The tasks of a job may run in different working "
+            "directories. Each would then look for the job in another folder, and could send it again. Nothing was "
+            "uploaded. Give an absolute path such as '/var/lib/airflow/batch_staging', or the address of an object "
+            "store such as 's3://bucket/batch'."
         )
     return root
 

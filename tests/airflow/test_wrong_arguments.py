@@ -182,7 +182,7 @@ ACCEPTED: dict[str, set[str]] = {
     "submit.max_run_cost_usd": {*EMPTY, *COUNT, *FRACTION, "zero", *TEMPLATED},
     "submit.prices": {*EMPTY, "empty dict"},
     "submit.openai_conn_id": CONN_ID,
-    "submit.staging": {*EMPTY, "empty dict", *TEXTS, "path", *TEMPLATED},
+    "submit.staging": {*EMPTY, "empty dict", "address", "path", *TEMPLATED},
     "submit.allow_local_staging": SWITCH,
     "submit.limits": {*EMPTY, "empty dict"},
     "submit.completion_window": {*LINES, "API key"} - {"time text"},
