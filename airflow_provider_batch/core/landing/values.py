@@ -78,7 +78,7 @@ class AnswerValues:
         return 4 * sum(sum(map(len, filter(None, column))) for column in texts) > self._limits.row_bytes
 
     def _extract(self, answers: Sequence[Answer]) -> tuple[list[Answer], list[list[Any]]]:
-        """Return the values of each of `columns`, None for answers that are no success.
+        """Return the values of each of `columns`, None for answers that did not succeed.
 
         An answer with a value that does not fit its type becomes an invalid output.
         """

@@ -88,7 +88,7 @@ class Canaries:
     def exchange(self, line: Line) -> tuple[Line | None, list[Line]]:
         """Count a line. Return it as a candidate, or None if it is none, and the lines that belong into a shard.
 
-        The latter are the line itself if it is no candidate, otherwise those that it displaces.
+        The latter are the line itself if it is not a candidate, otherwise those that it displaces.
 
         :raises InputError: if the lines belong to more than 100 models.
         """
