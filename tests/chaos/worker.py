@@ -23,14 +23,17 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import httpx
 import msgspec
+
+if TYPE_CHECKING:
+    from airflow_provider_batch.core.sealing.rendered_row import RenderedRow
 
 #: age at which an unconfirmed create is looked up; 120 s in production, shortened here
 LOOK_UP_AFTER = timedelta(seconds=1)
@@ -125,9 +128,10 @@ def watch(striker: Striker) -> None:
             yield row
         striker.step("at", "landed all")
 
-    def watched_add(self: Sealer, *args: Any, **kwargs: Any) -> Any:
-        striker.step("at", "read row")
-        return add(self, *args, **kwargs)
+    def watched_add(self: Sealer, rows: Sequence[RenderedRow], *args: Any) -> None:
+        for _ in rows:
+            striker.step("at", "read row")
+        add(self, rows, *args)
 
     LocalFolder.create = watched_create  # type: ignore[method-assign]
     LocalFolder.writer = watched_writer  # type: ignore[method-assign]
