@@ -15,6 +15,7 @@ import argparse
 import gc
 import os
 import struct
+import sys
 import time
 from pathlib import Path
 
@@ -95,6 +96,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--runs", type=int, default=9)
     args = parser.parse_args()
+    sys.dont_write_bytecode = False  # some containers set it, and then every run would compile our modules
     with temporary_airflow_home() as home:
         import airflow.sdk  # noqa: F401
 

@@ -75,7 +75,7 @@ def sampling_error(texts: list[str], rng: random.Random) -> tuple[float, float]:
     for number, text in enumerate(texts, start=1):
         if text.strip():
             (request,) = renderer([(number, text)], number)
-            tokens = weigher.weigh(request, rng.getrandbits(32))
+            (tokens,) = weigher.weigh([request], [rng.getrandbits(32)])
             sampled += tokens.input_tokens
             weighed += bool(tokens.texts)
             exact += estimate_tokens(text)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from airflow_provider_batch.core.requests.value import SCALARS
 from airflow_provider_batch.core.schema.native import NativeValue
 
 CHUNK_ROWS = 1_000
@@ -39,7 +40,7 @@ def chunks_of(rows: Iterable[tuple[Any, ...]], max_size: ChunkSize) -> Iterator[
     for row in rows:
         chunk.append(row)
         for value in row:
-            size += len(value) if type(value) is str else _size_of(value)
+            size += len(value) if type(value) is str else 8 if type(value) in SCALARS else _size_of(value)
         if len(chunk) >= max_size.rows or size >= CHUNK_BYTES:
             yield chunk
             chunk, size = [], 0
@@ -52,8 +53,6 @@ def _size_of(value: Any) -> int:
     match value:
         case str() | bytes() | bytearray() | memoryview():
             return len(value)
-        case None | bool() | int() | float():
-            return 8
         case NativeValue():
             return len(value.text)
         case Mapping():

@@ -128,10 +128,10 @@ def watch(striker: Striker) -> None:
             yield row
         striker.step("at", "landed all")
 
-    def watched_add(self: Sealer, rows: Sequence[RenderedRow], *args: Any) -> None:
+    def watched_add(self: Sealer, rows: Sequence[RenderedRow], *args: Any, **kwargs: Any) -> None:
         for _ in rows:
             striker.step("at", "read row")
-        add(self, rows, *args)
+        add(self, rows, *args, **kwargs)
 
     LocalFolder.create = watched_create  # type: ignore[method-assign]
     LocalFolder.writer = watched_writer  # type: ignore[method-assign]

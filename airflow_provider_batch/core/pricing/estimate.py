@@ -11,8 +11,10 @@ number and from how much they differ (`core.pricing.spread`). Discounts for cach
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from itertools import groupby
 
 import msgspec
 
@@ -74,7 +76,12 @@ class Estimator:
 
         :param lots: a number below 2**32 for each request, drawn by its content (see `core.pricing.sampling`).
         """
-        return list(map(self._add, requests, lots))
+        tokens: list[int] = []
+        for model, pairs in groupby(zip(requests, lots, strict=True), lambda pair: pair[0].model):
+            totals = self._totals.get(model) or self._start_totals(model)
+            model_requests, model_lots = zip(*pairs, strict=True)
+            tokens += self._add(totals, model_requests, model_lots)
+        return tokens
 
     def _start_totals(self, model: str) -> _ModelTotals:
         rate = self._prices.rate(model)
@@ -84,29 +91,36 @@ class Estimator:
         totals = self._totals[model] = _ModelTotals(rate, weigher)
         return totals
 
-    def _add(self, request: Request, lot: int) -> int:
-        totals = self._totals.get(request.model) or self._start_totals(request.model)
-        request_tokens = totals.weigher.weigh(request, lot)
-        tokens = max(request_tokens.input_tokens, request.inputs)
-        low = high = 0
-        if self._has_output:
-            high = _high_output(request_tokens)
-            low = min(request_tokens.choices * LOW_OUTPUT, high)
-            totals.is_capped = totals.is_capped and request_tokens.cap is not None
-        totals.has_media = totals.has_media or bool(request_tokens.media)
-        totals.requests += 1
-        totals.input_tokens += tokens
-        totals.low_output += low
-        totals.high_output += high
-        rate = totals.rate
-        if rate is not None and rate.max_input_tokens is not None and tokens > rate.max_input_tokens:
-            # `finish` applies the linear price to all tokens. Record what this request costs beyond that.
-            for end, output in enumerate((low, high)):
-                usage = Usage(input_tokens=tokens, output_tokens=output)
-                cost = self._prices.cost(request.model, usage)
-                assert cost is not None
-                totals.surcharges[end] += cost - linear_cost(rate, tokens, 0, output)
-        return tokens
+    def _add(self, totals: _ModelTotals, requests: Sequence[Request], lots: Sequence[int]) -> list[int]:
+        """Add requests to one model. Return the estimated input tokens of each."""
+        all_tokens: list[int] = []
+        max_tokens = sys.maxsize if totals.rate is None else totals.rate.max_input_tokens or sys.maxsize
+        has_output, low, high = self._has_output, 0, 0
+        for request, estimate in zip(requests, totals.weigher.weigh(requests, lots), strict=True):
+            tokens = max(estimate.input_tokens, request.inputs)
+            all_tokens.append(tokens)
+            if estimate.media:
+                totals.has_media = True
+            if has_output:
+                high = _high_output(estimate)
+                low = min(estimate.choices * LOW_OUTPUT, high)
+                totals.low_output += low
+                totals.high_output += high
+                if estimate.cap is None:
+                    totals.is_capped = False
+            if tokens > max_tokens:
+                self._add_surcharges(totals, request.model, tokens, (low, high))
+        totals.requests += len(requests)
+        totals.input_tokens += sum(all_tokens)
+        return all_tokens
+
+    def _add_surcharges(self, totals: _ModelTotals, model: str, tokens: int, outputs: tuple[int, int]) -> None:
+        """Record what a large request costs beyond the linear price, which `finish` applies to all tokens."""
+        assert totals.rate is not None
+        for end, output in enumerate(outputs):
+            cost = self._prices.cost(model, Usage(input_tokens=tokens, output_tokens=output))
+            assert cost is not None
+            totals.surcharges[end] += cost - linear_cost(totals.rate, tokens, 0, output)
 
     def outputs(self) -> dict[str, float]:
         """Return, by model, the mean output tokens of a request at the high end."""

@@ -3,8 +3,9 @@
 To estimate the tokens of a text takes about as long as everything else that sealing does with a row. So of the requests
 whose rows only insert texts into the prompt, one in `ONE_IN` is *weighed*: its tokens are estimated by its text. The
 others get the tokens per byte of those weighed before. These are kept by kind of text, that is by its length and by the
-bytes that a character takes, and the averages follow the rows: a request counts less the more were weighed after it. A
-few long texts therefore do not change the averages of the short ones.
+bytes that a character takes. What a row inserts elsewhere, such as metadata, counts as part of its text. The averages
+follow the rows: a request counts less the more were weighed after it. A few long texts therefore do not change the
+averages of the short ones.
 
 The sample is drawn by the lots that draw the canary, not by the position of a row, so that no pattern in the order of
 the rows can bias it. It depends on the rows and their order alone. Always weighed are
@@ -16,9 +17,12 @@ the rows can bias it. It depends on the rows and their order alone. Always weigh
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator, Sequence
+
 import msgspec
 
-from airflow_provider_batch.core.requests.outline import Common
+from airflow_provider_batch.core.requests.outline import Common, Outline
 from airflow_provider_batch.core.requests.request import Request
 from airflow_provider_batch.core.tokens.counter import TokenCounter
 from airflow_provider_batch.core.tokens.request import RequestTokens, estimate_request
@@ -60,49 +64,41 @@ class RequestWeigher:
         """`max_tokens` is the lowest number of tokens that makes a difference for a single request."""
         self.counter = TokenCounter(model)
         self._model = model
-        self._max_size = None if max_tokens is None else max_tokens // _MAX_TOKENS_PER_BYTE
+        self._max_size = sys.maxsize if max_tokens is None else max_tokens // _MAX_TOKENS_PER_BYTE
         self._requests = 0
         self._kinds: dict[tuple[int, int], _Kind] = {}
 
-    def weigh(self, request: Request, lot: int) -> RequestTokens:
-        """Return the estimated tokens of the next request."""
-        self._requests += 1
-        outline = request.outline
-        common = None if outline is None else outline.common(self._model)
-        characters = 0 if common is None else common.count_characters(request.leaf_values)
-        if common is None or not characters:
-            return self._measure(request, lot)
-        size = len(request.body) - common.body_bytes
-        # the texts of a kind are at most four times as long as each other
-        key = 4 * size // characters, size.bit_length() // 2
-        kind = self._kinds.get(key)
-        if kind is None:
-            kind = self._kinds[key] = _Kind()
-        is_drawn = self._requests <= FIRST_REQUESTS or lot < _DRAWN or kind.weighed < FIRST_OF_KIND
-        if is_drawn or self._is_long(request):
-            tokens = self._measure(request, lot)
-            if is_drawn:
+    def weigh(self, requests: Sequence[Request], lots: Sequence[int]) -> Iterator[RequestTokens]:
+        """Yield the estimated tokens of each of the next requests."""
+        outline: Outline | None = None
+        common: Common | None = None
+        for request, lot in zip(requests, lots, strict=True):
+            self._requests += 1
+            if request.outline is not outline:
+                outline = request.outline
+                common = None if outline is None else outline.common(self._model)
+            characters = 0 if common is None else common.count_characters(request.leaf_values)
+            if common is None or not characters:
+                yield self._measure(request, lot)
+                continue
+            body_size = len(request.body)
+            size = body_size - common.body_bytes
+            # the texts of a kind are at most four times as long as each other
+            key = 4 * size // characters, size.bit_length() // 2
+            kind = self._kinds.get(key)
+            if kind is None:
+                kind = self._kinds[key] = _Kind()
+            if lot < _DRAWN or self._requests <= FIRST_REQUESTS or kind.weighed < FIRST_OF_KIND:
+                tokens = self._measure(request, lot)
                 kind.add(size, tokens.input_tokens - common.request.input_tokens)
-            return tokens
-        return _add_text(common, kind.scale(size))
-
-    def _is_long(self, request: Request) -> bool:
-        return self._max_size is not None and len(request.body) > self._max_size
+                yield tokens
+            elif body_size > self._max_size:
+                yield self._measure(request, lot)
+            else:
+                yield common.with_text_tokens(kind.scale(size))
 
     def _measure(self, request: Request, lot: int) -> RequestTokens:
         tokens = None if request.outline is None else request.outline.estimate(request.leaf_values, self._model)
         if tokens is None:
             tokens = estimate_request(request.body, self._model)
         return msgspec.structs.replace(tokens, input_tokens=self.counter.count(tokens, lot))
-
-
-def _add_text(common: Common, text_tokens: int) -> RequestTokens:
-    request = common.request
-    return RequestTokens(
-        input_tokens=request.input_tokens + text_tokens,
-        texts=request.texts,
-        text_tokens=request.text_tokens + text_tokens,
-        media=request.media,
-        cap=request.cap,
-        choices=request.choices,
-    )

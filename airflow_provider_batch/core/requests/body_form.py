@@ -14,6 +14,7 @@ from typing import Any
 
 from airflow_provider_batch.core.requests.template import Leaf, Values
 from airflow_provider_batch.core.requests.value import (
+    SCALARS,
     SCHEMA_KEYS,
     UnusableValueError,
     canonical_json,
@@ -105,6 +106,8 @@ def evaluate_all(tree: Any, rows: Sequence[Values]) -> list[Any]:
 
     Raises LeafError, which does not tell for which row.
     """
+    if type(tree) in SCALARS:
+        return [tree] * len(rows)
     if type(tree) is not Leaf:
         return [evaluate(tree, row) for row in rows]
     try:

@@ -44,6 +44,18 @@ class Common(NamedTuple):
             characters += len(text)
         return characters
 
+    def with_text_tokens(self, tokens: int) -> RequestTokens:
+        """Return a request with this many tokens of text in its leaves."""
+        request = self.request
+        return RequestTokens(
+            request.input_tokens + tokens,
+            request.texts,
+            request.text_tokens + tokens,
+            request.media,
+            request.cap,
+            request.choices,
+        )
+
 
 class Outline:
     """Measures the requests of a form from the values of their leaves."""

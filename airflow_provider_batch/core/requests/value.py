@@ -51,6 +51,8 @@ def to_text(value: Any) -> str:
         return value
     if value is None:
         return ""
+    if type(value) is int:
+        return str(value)
     if isinstance(value, (Mapping, list, tuple, Row)):
         return to_json_text(value)
     reject_binary(value)

@@ -30,10 +30,9 @@ is raised when the next block is added, at the latest by `finish`.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import accumulate, chain, groupby
+from itertools import chain, groupby
 from operator import attrgetter
 
 import msgspec
@@ -320,10 +319,13 @@ class Sealer:
         total = shard.size + self._size(lines)
         if not self._is_too_large(shard.model, total):
             return len(lines), total
-        sizes = list(accumulate((self._size([line]) for line in lines), initial=shard.size))
-        count = bisect_left(sizes, True, key=lambda size: self._is_too_large(shard.model, size)) - 1
-        count = max(count, 0 if shard.size.requests else 1)
-        return count, sizes[count]
+        size, count = shard.size, 0
+        for line in lines:
+            larger_size = size + self._size([line])
+            if size.requests and self._is_too_large(shard.model, larger_size):
+                break
+            size, count = larger_size, count + 1
+        return count, size
 
     def _is_too_large(self, model: str, size: Size) -> bool:
         if self._input_factors:

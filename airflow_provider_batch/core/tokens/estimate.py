@@ -94,6 +94,8 @@ _RARE_PREFIXES = (
     b"\xf0\x91",
     b"\xf0\x9e",
 )
+#: bytes with which none of these begins
+_COMMON_BYTES = bytes(set(range(256)) - {prefix[0] for prefix in _RARE_PREFIXES})
 
 
 class Weights(msgspec.Struct, frozen=True):
@@ -135,7 +137,9 @@ def estimate_tokens(text: str | bytes, encoding: Encoding = Encoding.O200K) -> i
 
 def _rare_tokens(data: bytes) -> float:
     """Return the tokens that the bytes of rare scripts add."""
-    if data.isascii() or not any(prefix in data for prefix in _RARE_PREFIXES):
+    if data.isascii() or not data.translate(None, _COMMON_BYTES):
+        return 0.0
+    if not any(prefix in data for prefix in _RARE_PREFIXES):
         return 0.0
     rare_bytes = sum(map(len, _RARE_CHARACTERS.findall(data)))
     scarce_bytes = sum(map(len, _SCARCE_CHARACTERS.findall(data)))

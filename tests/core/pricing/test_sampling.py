@@ -13,7 +13,7 @@ from airflow_provider_batch.core.pricing.sampling import FIRST_OF_KIND, FIRST_RE
 from airflow_provider_batch.core.requests.render import RequestSpec, compile_renderer
 from airflow_provider_batch.core.requests.request import Request
 from airflow_provider_batch.core.tokens import counter
-from airflow_provider_batch.core.tokens.request import estimate_request
+from airflow_provider_batch.core.tokens.request import RequestTokens, estimate_request
 
 CHAT = "/v1/chat/completions"
 MODEL = "gpt-5-mini"
@@ -51,9 +51,14 @@ def no_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def weigher_after(requests: list[Request], max_tokens: int | None = None) -> RequestWeigher:
     weigher = RequestWeigher(MODEL, max_tokens)
-    for request in requests:
-        weigher.weigh(request, HIGH)
+    for _ in weigher.weigh(requests, [HIGH] * len(requests)):
+        pass
     return weigher
+
+
+def weigh(weigher: RequestWeigher, *requests: Request) -> list[RequestTokens]:
+    """Weigh requests that are not drawn."""
+    return list(weigher.weigh(requests, [HIGH] * len(requests)))
 
 
 def english(count: int) -> list[Request]:
@@ -88,7 +93,7 @@ def test_only_the_requests_that_are_drawn_are_weighed_after_the_first() -> None:
     rng = random.Random(2)
     lots = [rng.getrandbits(32) for _ in requests]
     weigher = RequestWeigher(MODEL)
-    tokens = [weigher.weigh(request, lot) for request, lot in zip(requests, lots, strict=True)]
+    tokens = list(weigher.weigh(requests, lots))
     weighed = [bool(request_tokens.texts) for request_tokens in tokens]
     assert all(weighed[:FIRST_REQUESTS])
     assert all(weighed[index] for index, lot in enumerate(lots) if lot < 2**32 // ONE_IN)
@@ -101,22 +106,24 @@ def test_another_kind_of_text_is_weighed() -> None:
     weigher = weigher_after(english(FIRST_REQUESTS))
     rng = random.Random(3)
     chinese = requests_of([text_of("Chinese", rng) for _ in range(FIRST_OF_KIND // 2)])
-    assert [weigher.weigh(request, HIGH).input_tokens for request in chinese] == list(map(exact_tokens, chinese))
+    assert [tokens.input_tokens for tokens in weigh(weigher, *chinese)] == list(map(exact_tokens, chinese))
 
 
 @pytest.mark.parametrize("words", [1, 3_000])
 def test_a_far_longer_or_shorter_text_is_weighed(words: int) -> None:
     weigher = weigher_after(english(FIRST_REQUESTS))
     (request,) = requests_of(["pressure " * words])
-    assert weigher.weigh(request, HIGH).input_tokens == exact_tokens(request)
+    (tokens,) = weigh(weigher, request)
+    assert tokens.input_tokens == exact_tokens(request)
 
 
 def test_a_text_that_might_exceed_a_limit_is_weighed() -> None:
     requests = english(FIRST_REQUESTS + 30)
     limit = max(map(exact_tokens, requests))
     weigher = weigher_after(requests[:FIRST_REQUESTS], limit)
-    for request in requests[FIRST_REQUESTS:]:
-        tokens = weigher.weigh(request, HIGH).input_tokens
+    later_requests = requests[FIRST_REQUESTS:]
+    for request, request_tokens in zip(later_requests, weigh(weigher, *later_requests), strict=True):
+        tokens = request_tokens.input_tokens
         assert tokens <= limit
         assert tokens == exact_tokens(request) or len(request.body) < limit
 
@@ -126,11 +133,11 @@ def test_a_request_whose_rows_differ_in_more_than_texts_is_weighed() -> None:
         ["the pump lost pressure"] * (FIRST_REQUESTS + 1), body={"max_completion_tokens": "{{ row.id }}"}
     )
     weigher = weigher_after(requests[:-1])
-    assert weigher.weigh(requests[-1], HIGH) == estimate_request(requests[-1].body, MODEL)
+    assert weigh(weigher, requests[-1])[0] == estimate_request(requests[-1].body, MODEL)
 
 
 def test_a_scaled_request_keeps_the_limits_of_its_answer() -> None:
     requests = requests_of(["the pump lost pressure"] * (FIRST_REQUESTS + 1), max_output_tokens=7)
-    tokens = weigher_after(requests[:-1]).weigh(requests[-1], HIGH)
+    (tokens,) = weigh(weigher_after(requests[:-1]), requests[-1])
     assert (tokens.cap, tokens.choices, tokens.texts) == (7, 1, ())
     assert tokens.input_tokens == exact_tokens(requests[-1])
