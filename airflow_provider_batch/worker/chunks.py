@@ -34,16 +34,24 @@ class ChunkSize:
 
 
 def chunks_of(rows: Iterable[tuple[Any, ...]], max_size: ChunkSize) -> Iterator[list[tuple[Any, ...]]]:
-    """Yield the rows in chunks. `max_size` may change between two of them."""
+    """Yield the rows in chunks. `max_size` may change between two of them.
+
+    If the source raises an error, the rows before it are yielded first, so that the first fault is the one reported.
+    """
     chunk: list[tuple[Any, ...]] = []
     size = 0
-    for row in rows:
-        chunk.append(row)
-        for value in row:
-            size += len(value) if type(value) is str else 8 if type(value) in SCALARS else _size_of(value)
-        if len(chunk) >= max_size.rows or size >= CHUNK_BYTES:
+    try:
+        for row in rows:
+            chunk.append(row)
+            for value in row:
+                size += len(value) if type(value) is str else 8 if type(value) in SCALARS else _size_of(value)
+            if len(chunk) >= max_size.rows or size >= CHUNK_BYTES:
+                yield chunk
+                chunk, size = [], 0
+    except Exception:
+        if chunk:
             yield chunk
-            chunk, size = [], 0
+        raise
     if chunk:
         yield chunk
 

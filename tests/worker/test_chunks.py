@@ -169,6 +169,20 @@ def test_the_rows_before_an_invalid_one_are_checked_first() -> None:
     assert message.startswith("Row 5 (custom_id '4'), prompt, column 'a': The value is binary")
 
 
+def test_an_invalid_row_is_reported_before_an_error_of_the_source_after_it(tmp_path: Path) -> None:
+    class BrokenRows(PlainRows):
+        def __iter__(self) -> Iterator[tuple[Any, ...]]:
+            yield from super().__iter__()
+            raise InputError("row 4 cannot be read")
+
+    rows = [(1, "x", "b", "m1"), (2, b"", "b", "m1"), (3, "x", "b", "m1")]
+    with pytest.raises(InputError, match=r"^Row 2 "):
+        build(plan_of(SPECS[0], Limits()), BrokenRows(rows), LocalFolder(tmp_path))
+    rows[1] = (2, "y", "b", "m1")
+    with pytest.raises(InputError, match=r"^row 4 cannot be read$"):
+        build(plan_of(SPECS[0], Limits()), BrokenRows(rows), LocalFolder(tmp_path))
+
+
 @given(st.lists(st.tuples(TEXTS | ODD_VALUES)), st.integers(1, 9), st.integers(1, 400))
 def test_a_chunk_ends_at_its_number_of_rows_or_of_bytes(
     rows: list[tuple[Any, ...]], max_rows: int, max_bytes: int
