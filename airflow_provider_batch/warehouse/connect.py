@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException, BaseHook
@@ -26,10 +27,17 @@ def sql_hook(conn_id: str) -> DbApiHook:
     try:
         connection: Any = BaseHook.get_connection(conn_id)
     except AirflowNotFoundException:
+        variable = f"AIRFLOW_CONN_{conn_id.upper()}"
+        if variable in os.environ:
+            raise WarehouseConnectionError(
+                f"The environment variable {variable} is set, but its value cannot be read as a connection. Nothing "
+                "was uploaded. Correct the variable: expected is a URI such as postgres://USER:PASSWORD@HOST/DATABASE, "
+                'or JSON such as {"conn_type": "postgres", "host": "HOST"}.'
+            ) from None
         raise WarehouseConnectionError(
             f"There is no Airflow connection {conn_id!r}. Create it under Admin > Connections, with "
             f"`airflow connections add {conn_id} --conn-type postgres --conn-host ...`, or as the "
-            f"environment variable AIRFLOW_CONN_{conn_id.upper()}. Nothing was uploaded."
+            f"environment variable {variable}. Nothing was uploaded."
         ) from None
     conn_type = connection.conn_type
     try:

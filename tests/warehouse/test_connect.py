@@ -30,6 +30,12 @@ def test_a_missing_connection_is_reported_with_the_ways_to_create_it() -> None:
     assert not exc_info.value.retry
 
 
+def test_a_variable_that_is_no_connection_is_not_called_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_LABELS", '{"conn_type": "postgres", ')
+    with pytest.raises(WarehouseConnectionError, match=r"AIRFLOW_CONN_LABELS is set, but its value cannot be read"):
+        sql_hook("labels")
+
+
 def test_a_connection_that_is_not_a_sql_database_is_reported_with_its_type(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_MODEL", json.dumps({"conn_type": "openai", "password": "sk-secret"}))
     with pytest.raises(WarehouseConnectionError, match=r"'model' has the type 'openai'.*OpenAIHook") as exc_info:
