@@ -88,6 +88,15 @@ def get_provider_info() -> dict[str, Any]:
                         "example": "1GB",
                         "default": "256MB",
                     },
+                    "page_staging": {
+                        "description": "Other places from which the page of the jobs in Airflow may read, separated "
+                        "by commas: the values that tasks pass as staging=. Jobs in any other place, except that of "
+                        "the option staging, are in the list, but their details are not shown.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "s3://aws_default@my-bucket/evals,/mnt/shared/batch",
+                        "default": "",
+                    },
                     "poll_interval": {
                         "description": "Maximum number of seconds between two checks of a running batch. This is the "
                         "default of BatchSensor's poke_interval.",

@@ -19,8 +19,8 @@ _Message = MutableMapping[str, Any]
 async def routes(
     scope: _Message, receive: Callable[[], Awaitable[_Message]], send: Callable[[_Message], Awaitable[None]]
 ) -> None:
-    """Pass a request on to the ASGI app in `plugins.routes`."""
-    from airflow_provider_batch.plugins.routes import app
+    """Pass a request on to the ASGI app in `plugins.app`."""
+    from airflow_provider_batch.plugins.app import app
 
     await app(scope, receive, send)
 

@@ -1,55 +1,112 @@
-"""Loads the job of a task instance, or the report that it wrote, in the API server."""
+"""Finds the job of a task instance, or the report that it wrote, in the API server.
+
+The tasks of a job push the address of its folder to XCom. A person may have edited that value, so it is never opened.
+It is only compared: the address of a job follows from the key of its submit task and from a staging root, and the page
+reads only below the roots that the configuration names.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
+from sqlalchemy import select
 
-from airflow_provider_batch.core.ledger.ledger import open_ledger
+from airflow_provider_batch.core.ledger.folder import Folder
+from airflow_provider_batch.core.ledger.job import JobKey
+from airflow_provider_batch.core.ledger.ledger import Ledger, open_ledger
 from airflow_provider_batch.core.lifecycle.summary import JobSummary, summarize
 from airflow_provider_batch.evals.page import is_report, report_folder
 from airflow_provider_batch.links.batch import LEDGER_KEY, REPORT_KEY
-from airflow_provider_batch.staging.layout import open_folder
+from airflow_provider_batch.staging.layout import job_folder, page_roots
 
 
-def load_summary(dag_id: str, run_id: str, task_id: str, map_index: int) -> JobSummary | None:
-    """Return the summary of the job of a task instance, or None if it has no job.
+def find_job(key: JobKey) -> Ledger | None:
+    """Return the ledger of the job to which a task instance belongs.
 
-    The task pushes the address of the ledger to XCom. The job is returned only if it belongs to the same DAG run, so
-    that nobody can see a job of a DAG that they may not read.
+    None if it has no job, if its job is not sealed yet, or if it is not below a staging root from which the page may
+    read.
 
-    :param map_index: -1 if the task is not mapped.
+    :param key: the submit task of the job, or another task of it.
+    :raises BatchError: if staging cannot be read.
+    """
+    folder = _find_folder(key)
+    ledger = None if folder is None else open_ledger(folder)
+    if ledger is None or (ledger.manifest.key.dag_id, ledger.manifest.key.run_id) != (key.dag_id, key.run_id):
+        return None
+    return ledger
+
+
+def _find_folder(key: JobKey) -> Folder | None:
+    addresses = _addresses(key.dag_id, key.run_id)
+    address = addresses.get(key)
+    if address is None:
+        return None
+    tasks_of_job = [key, *(task for task, other in addresses.items() if other == address and task != key)]
+    return _folder_at(address, tasks_of_job)
+
+
+def _folder_at(address: str, keys: Iterable[JobKey]) -> Folder | None:
+    """Return the folder with this address if it is the one of a job with one of these keys."""
+    roots = page_roots()
+    for key in keys:
+        for root in roots:
+            folder = job_folder(root, key)
+            if folder.uri == address:
+                return folder
+    return None
+
+
+def load_summary(key: JobKey) -> JobSummary | None:
+    """Return the summary of the job to which a task instance belongs, or None; see `find_job`.
+
     :raises BatchError: if the ledger cannot be read.
     """
-    address = _pull_xcom(LEDGER_KEY, dag_id, run_id, task_id, map_index)
-    if not isinstance(address, str):
-        return None
-    ledger = open_ledger(open_folder(address))
-    if ledger is None or (ledger.manifest.key.dag_id, ledger.manifest.key.run_id) != (dag_id, run_id):
-        return None
-    return summarize(ledger)
+    ledger = find_job(key)
+    return None if ledger is None else summarize(ledger)
 
 
-def load_report(dag_id: str, run_id: str, task_id: str, map_index: int) -> bytes | None:
+def load_report(key: JobKey) -> bytes | None:
     """Return the report that a task instance wrote, or None if it wrote none.
 
     The folder is derived from the task instance alone, so no request and no XCom value can lead out of it.
 
-    :param map_index: -1 if the task is not mapped.
     :raises BatchError: if staging cannot be read.
     """
-    name = _pull_xcom(REPORT_KEY, dag_id, run_id, task_id, map_index)
+    columns = XComModel.map_index == key.map_index, XComModel.task_id == key.task_id
+    with create_session() as session:
+        value = session.scalar(
+            select(XComModel.value).where(
+                XComModel.dag_id == key.dag_id, XComModel.run_id == key.run_id, XComModel.key == REPORT_KEY, *columns
+            )
+        )
+    name = decode_xcom(value)
     if not isinstance(name, str) or not is_report(name):
         return None
-    return report_folder(dag_id, run_id, task_id, map_index).read(name)
+    return report_folder(key.dag_id, key.run_id, key.task_id, key.map_index).read(name)
 
 
-def _pull_xcom(key: str, dag_id: str, run_id: str, task_id: str, map_index: int) -> Any:
+def _addresses(dag_id: str, run_id: str) -> dict[JobKey, str]:
+    """Return the address of the job's folder that each task instance of a run pushed, by task instance."""
+    statement = select(XComModel.task_id, XComModel.map_index, XComModel.value).where(
+        XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key == LEDGER_KEY
+    )
     with create_session() as session:
-        statement = XComModel.get_many(
-            run_id=run_id, key=key, task_ids=task_id, dag_ids=dag_id, map_indexes=map_index, limit=1
-        )
-        xcom = session.scalars(statement).first()
-        return XComModel.deserialize_value(xcom) if xcom is not None else None
+        rows = session.execute(statement).all()
+    addresses = ((JobKey(dag_id, task_id, run_id, map_index), decode_xcom(value)) for task_id, map_index, value in rows)
+    return {key: address for key, address in addresses if isinstance(address, str)}
+
+
+def decode_xcom(value: Any) -> Any:
+    """Return an XCom as it was pushed. A task stores the value itself, and Airflow's UI the JSON text of it.
+
+    Airflow's own decoder can also build objects of any allowed class, which the page needs for none of its values.
+    """
+    if isinstance(value, str):
+        with suppress(ValueError, RecursionError):
+            return json.loads(value)
+    return value

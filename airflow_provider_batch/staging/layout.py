@@ -58,6 +58,17 @@ def staging_root(argument: str | None = None) -> str:
     return root or (Path(AIRFLOW_HOME) / "batch_staging").absolute().as_uri()
 
 
+def page_roots() -> list[str]:
+    """Return the staging URIs from which the page in Airflow may read: the configured one, and those of `page_staging`.
+
+    :raises InputError: if one of them is a relative path.
+    """
+    option = "page_staging"
+    others = conf.get("openai_batch", option, fallback="").split(",")
+    roots = [parse_staging(f"config [openai_batch] {option}", other.strip()) for other in others]
+    return list(dict.fromkeys([staging_root(), *(root for root in roots if root is not None)]))
+
+
 def parse_staging(name: str, value: Any) -> str | None:
     """Return the address of the staging root. None and blank text are None.
 

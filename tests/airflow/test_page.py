@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 
+from airflow_provider_batch.core.ledger.job import JobKey
 from tests.airflow.jobs import Ticket, run_job
 
 
@@ -32,12 +33,18 @@ def run_of(task_id: str) -> tuple[str, str]:
         return ti.dag_id, ti.run_id
 
 
+def key_of(task_id: str) -> JobKey:
+    """Return the key of this task in the newest run that has it."""
+    dag_id, run_id = run_of(task_id)
+    return JobKey(dag_id=dag_id, run_id=run_id, task_id=task_id)
+
+
 @pytest.mark.parametrize("task_id", ["submit", "wait", "land"])
 def test_every_task_of_a_job_leads_to_the_job_summary(warehouse: Path, task_id: str) -> None:
     from airflow_provider_batch.plugins.lookup import load_summary
 
     result = run_job()
-    summary = load_summary(*run_of(task_id), task_id, -1)
+    summary = load_summary(key_of(task_id))
 
     assert summary is not None
     assert summary.job_uid == result.return_values["submit"]["job_uid"]
@@ -66,7 +73,7 @@ def test_the_job_summary_counts_duplicates_and_reused_rows(warehouse: Path) -> N
         "SELECT * FROM tickets UNION ALL SELECT 'T-4', title, body, label FROM tickets WHERE id = 'T-3'"
     )
     run_job(sql=query_with_a_duplicate, reuse_from="labels")
-    summary = load_summary(*run_of("submit"), "submit", -1)
+    summary = load_summary(key_of("submit"))
 
     assert summary is not None
     assert (summary.requests, summary.duplicates, summary.reused, summary.reuse_from) == (4, 1, 1, "labels")
@@ -77,7 +84,7 @@ def test_a_task_instance_without_a_job_has_none(warehouse: Path) -> None:
 
     run_job(sql="SELECT * FROM nowhere")
 
-    assert load_summary(*run_of("submit"), "submit", -1) is None
+    assert load_summary(key_of("submit")) is None
 
 
 def test_a_job_of_another_dag_is_not_shown_even_if_its_address_is_in_xcom(warehouse: Path) -> None:
@@ -90,12 +97,14 @@ def test_a_job_of_another_dag_is_not_shown_even_if_its_address_is_in_xcom(wareho
 
     other = run_job().return_values["submit"]["ledger"]
     run_job()
-    dag_id, run_id = run_of("submit")
+    key = key_of("submit")
     with create_session() as session:
-        ledger_of_run = (XComModel.dag_id == dag_id) & (XComModel.run_id == run_id) & (XComModel.key == LEDGER_KEY)
+        ledger_of_run = (
+            (XComModel.dag_id == key.dag_id) & (XComModel.run_id == key.run_id) & (XComModel.key == LEDGER_KEY)
+        )
         session.execute(update(XComModel).where(ledger_of_run).values(value=other))
 
-    assert load_summary(dag_id, run_id, "submit", -1) is None
+    assert load_summary(key) is None
 
 
 def test_the_progress_of_a_job_can_be_read_from_its_ledger_alone(warehouse: Path) -> None:

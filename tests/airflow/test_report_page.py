@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 import pytest
 
 from tests.airflow.jobs import DagRunResult, run_dag
-from tests.airflow.test_page import run_of
+from tests.airflow.test_page import key_of, run_of
 from tests.evals.nights import steady, write_nights
 
 
@@ -60,9 +61,9 @@ def test_a_report_is_found_only_for_the_task_instance_that_wrote_it(
     (file,) = (tmp_path / "staging").rglob("*.html")
     assert result.return_values["report"]["report"] == file.as_uri()
     assert result.return_values["report"]["bytes"] == file.stat().st_size
-    assert load_report(*run_of("report"), "report", -1) == file.read_bytes()
-    assert load_report(*run_of("report"), "other", -1) is None
-    assert load_report(run_of("report")[0], "another run", "report", -1) is None
+    assert load_report(key_of("report")) == file.read_bytes()
+    assert load_report(msgspec.structs.replace(key_of("report"), task_id="other")) is None
+    assert load_report(msgspec.structs.replace(key_of("report"), run_id="another run")) is None
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,7 @@ def test_an_xcom_value_cannot_lead_to_another_file(
     (tmp_path / "staging" / "secret.html").write_bytes(b"secret")
     overwrite_xcom(name)
 
-    assert load_report(*run_of("report"), "report", -1) is None
+    assert load_report(key_of("report")) is None
 
 
 def test_reporting_on_a_run_that_was_not_graded_fails_with_a_clear_message(

@@ -10,6 +10,7 @@ from airflow.api_fastapi.app import create_app, get_auth_manager
 from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
 from fastapi.testclient import TestClient
 
+from airflow_provider_batch.core.ledger.job import JobKey
 from airflow_provider_batch.exceptions import StagingError
 from airflow_provider_batch.links.batch import job_page, report_page
 from airflow_provider_batch.plugins import routes
@@ -41,34 +42,30 @@ def get(client: TestClient) -> Get:
 
 
 @pytest.fixture
-def lookups(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+def lookups(monkeypatch: pytest.MonkeyPatch) -> list[JobKey]:
     """Give every task instance a report. The fixture lists the task instances that were looked up."""
-    lookups: list[tuple[Any, ...]] = []
+    lookups: list[JobKey] = []
 
-    def look_up(*task_instance: Any) -> bytes:
-        lookups.append(task_instance)
+    def look_up(key: JobKey) -> bytes:
+        lookups.append(key)
         return FOREIGN
 
     monkeypatch.setattr(routes, "load_report", look_up)
     return lookups
 
 
-def test_a_user_who_may_not_read_the_dag_gets_no_report(
-    client: TestClient, get: Get, lookups: list[tuple[Any, ...]]
-) -> None:
+def test_a_user_who_may_not_read_the_dag_gets_no_report(client: TestClient, get: Get, lookups: list[JobKey]) -> None:
     assert client.get(PAGE).status_code == 401
     assert get(None).status_code == 403
     assert lookups == []
 
 
-def test_a_user_who_may_read_the_dag_gets_the_unchanged_report_in_a_sandbox(
-    get: Get, lookups: list[tuple[Any, ...]]
-) -> None:
+def test_a_user_who_may_read_the_dag_gets_the_unchanged_report_in_a_sandbox(get: Get, lookups: list[JobKey]) -> None:
     response = get("viewer")
 
     assert response.status_code == 200
     assert response.content == FOREIGN
-    assert lookups == [("nightly_eval", RUN, "group.report", 7)]
+    assert lookups == [JobKey("nightly_eval", "group.report", RUN, 7)]
     policy = response.headers["content-security-policy"].split("; ")
     assert {"default-src 'none'", "sandbox", "frame-ancestors 'self'", "form-action 'none'"} <= set(policy)
     assert not [rule for rule in policy if rule.startswith("script-src") or "unsafe" in rule]
@@ -77,7 +74,7 @@ def test_a_user_who_may_read_the_dag_gets_the_unchanged_report_in_a_sandbox(
 
 
 def test_the_tab_of_a_task_without_a_job_shows_its_report(
-    get: Get, lookups: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+    get: Get, lookups: list[JobKey], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(routes, "load_summary", lambda *_: None)
 
@@ -85,7 +82,7 @@ def test_the_tab_of_a_task_without_a_job_shows_its_report(
 
     assert response.content == FOREIGN
     assert "sandbox" in response.headers["content-security-policy"]
-    assert lookups == [("nightly_eval", RUN, "group.report", 7)]
+    assert lookups == [JobKey("nightly_eval", "group.report", RUN, 7)]
 
 
 def test_a_task_instance_without_a_report_gets_an_explanation(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:

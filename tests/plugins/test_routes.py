@@ -15,11 +15,13 @@ from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 
+from airflow_provider_batch.core.ledger.job import JobKey
 from airflow_provider_batch.core.ledger.records import Reason
 from airflow_provider_batch.core.lifecycle.summary import JobSummary
 from airflow_provider_batch.exceptions import LedgerError
 from airflow_provider_batch.links.batch import job_page
 from airflow_provider_batch.plugins import routes
+from airflow_provider_batch.plugins.app import app
 from airflow_provider_batch.plugins.page import HEADERS
 from tests.plugins.test_page import HOSTILE, JOB, LANDED
 
@@ -41,20 +43,20 @@ def login(role: str | None) -> dict[str, str]:
 
 
 @pytest.fixture
-def lookups(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+def lookups(monkeypatch: pytest.MonkeyPatch) -> list[JobKey]:
     """Give every task instance the job JOB, with markup in a failure. The fixture lists what was looked up."""
-    lookups: list[tuple[Any, ...]] = []
+    lookups: list[JobKey] = []
     landed = msgspec.structs.replace(LANDED, reasons=[Reason("failed", "", HOSTILE, 1)])
 
-    def look_up(*task_instance: Any) -> JobSummary:
-        lookups.append(task_instance)
+    def look_up(key: JobKey) -> JobSummary:
+        lookups.append(key)
         return msgspec.structs.replace(JOB, landed=landed)
 
     monkeypatch.setattr(routes, "load_summary", look_up)
     return lookups
 
 
-def test_a_user_who_is_not_logged_in_gets_no_page(airflow: TestClient, lookups: list[tuple[Any, ...]]) -> None:
+def test_a_user_who_is_not_logged_in_gets_no_page(airflow: TestClient, lookups: list[JobKey]) -> None:
     response = airflow.get(PAGE)
     assert response.status_code == 401
     assert "label_tickets" not in response.text
@@ -62,13 +64,13 @@ def test_a_user_who_is_not_logged_in_gets_no_page(airflow: TestClient, lookups: 
     assert lookups == []
 
 
-def test_a_user_who_may_not_read_the_dag_gets_no_page(airflow: TestClient, lookups: list[tuple[Any, ...]]) -> None:
+def test_a_user_who_may_not_read_the_dag_gets_no_page(airflow: TestClient, lookups: list[JobKey]) -> None:
     assert airflow.get(PAGE, headers=login(None)).status_code == 403
     assert lookups == []
 
 
 def test_a_user_who_may_read_the_dag_gets_the_escaped_page_with_a_strict_policy(
-    airflow: TestClient, lookups: list[tuple[Any, ...]]
+    airflow: TestClient, lookups: list[JobKey]
 ) -> None:
     response = airflow.get(PAGE, headers=login("viewer"))
     assert response.status_code == 200
@@ -78,13 +80,11 @@ def test_a_user_who_may_read_the_dag_gets_the_escaped_page_with_a_strict_policy(
     assert "<script" not in response.text
 
 
-def test_the_job_is_looked_up_for_the_task_instance_in_the_url(
-    airflow: TestClient, lookups: list[tuple[Any, ...]]
-) -> None:
+def test_the_job_is_looked_up_for_the_task_instance_in_the_url(airflow: TestClient, lookups: list[JobKey]) -> None:
     airflow.get(PAGE, headers=login("viewer"))
     airflow.get(job_page("d", "r", "t"), headers=login("viewer"))
     airflow.get("/batch/job/d/t/{MAP_INDEX}?run_id=r", headers=login("viewer"))
-    assert lookups == [("label_tickets", RUN, "group.submit", 7), ("d", "r", "t", -1), ("d", "r", "t", -1)]
+    assert lookups == [JobKey("label_tickets", "group.submit", RUN, 7), JobKey("d", "t", "r"), JobKey("d", "t", "r")]
 
 
 def test_a_task_instance_without_a_job_gets_an_explanation(
@@ -112,7 +112,7 @@ def test_a_record_that_cannot_be_read_gets_the_error_escaped(
 
 
 def test_every_route_of_the_plugin_requires_a_login(airflow: TestClient) -> None:
-    for route in routes.app.routes:
+    for route in app.routes:
         assert isinstance(route, APIRoute)
         path = route.path.format(dag_id="d", task_id="t", map_index="-1")
         assert airflow.get(f"/batch{path}", params={"run_id": "r"}).status_code == 401, path

@@ -147,6 +147,7 @@ def test_each_case_is_sent_as_often_as_repeats_says_in_any_warehouse(
 def test_a_night_is_reported_with_its_costs_and_grading_it_again_is_free(
     night: Callable[..., DagRunResult], server: LocalServer, warehouse: Warehouse
 ) -> None:
+    from airflow_provider_batch.core.ledger.job import JobKey
     from airflow_provider_batch.links.batch import report_page
     from airflow_provider_batch.operators.evals import EvalGradeOperator
     from airflow_provider_batch.plugins.lookup import load_report
@@ -157,8 +158,8 @@ def test_a_night_is_reported_with_its_costs_and_grading_it_again_is_free(
     report = result.return_values["report"]
     assert report["link"] == report_page("nightly_eval", run, "report")
     assert report["bytes"] == len(page_of(result).encode())
-    assert load_report("nightly_eval", run, "report", -1) == page_of(result).encode()
-    assert load_report("nightly_eval", run, "gate", -1) is None
+    assert load_report(JobKey("nightly_eval", "report", run)) == page_of(result).encode()
+    assert load_report(JobKey("nightly_eval", "gate", run)) is None
     _, costs = blocks("nightly_eval", "sql")
     assert [row[:3] for row in warehouse.execute(costs)] == [
         (run, "gpt-5-mini", "answers"),
