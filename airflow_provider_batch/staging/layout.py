@@ -130,9 +130,14 @@ def is_local(uri: str) -> bool:
 
 def job_folder(root: str, key: JobKey) -> Folder:
     """Return the folder of the job with this key. It is always inside `root`, for any key."""
-    digest = hashlib.sha256(key.canonical()).hexdigest()[:16]
+    digest = job_digest(key)
     run = f"{_safe_name(key.run_id)[:60]}.{key.map_index}" if key.map_index >= 0 else _safe_name(key.run_id)[:60]
     return open_folder("/".join((root.rstrip("/"), _safe_name(key.dag_id), _safe_name(key.task_id), f"{run}.{digest}")))
+
+
+def job_digest(key: JobKey) -> str:
+    """Return the last part of the name of a job's folder, after the last dot. It identifies the key."""
+    return hashlib.sha256(key.canonical()).hexdigest()[:16]
 
 
 def job_folders(

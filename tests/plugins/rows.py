@@ -47,8 +47,8 @@ def add_runs(runs: Iterable[Run]) -> None:
         if session.get(DagBundleModel, BUNDLE) is None:
             session.add(DagBundleModel(name=BUNDLE))
             session.flush()
-        known = set(session.scalars(select(DagModel.dag_id)))
-        new_dags = dict.fromkeys(run.dag_id for run in runs if run.dag_id not in known)
+        existing_dags = set(session.scalars(select(DagModel.dag_id)))
+        new_dags = dict.fromkeys(run.dag_id for run in runs if run.dag_id not in existing_dags)
         limits = {"max_active_tasks": 16, "max_consecutive_failed_dag_runs": 0, "has_task_concurrency_limits": False}
         if new_dags:
             session.execute(

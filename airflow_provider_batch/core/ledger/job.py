@@ -250,6 +250,11 @@ class Manifest(msgspec.Struct, frozen=True):
         return self.invalid_file.rows if self.invalid_file else 0
 
     @property
+    def models(self) -> list[str]:
+        """Models of the requests."""
+        return sorted({shard.model for shard in self.shards})
+
+    @property
     def sources(self) -> str:
         """Description of where the rows get their answers."""
         return sources_of(self.sent, self.duplicates, self.reused, self.reuse_from, self.invalid)
@@ -288,3 +293,5 @@ class Reference(msgspec.Struct, frozen=True, omit_defaults=False):
     reused: int = 0
     #: number of rows that cannot be sent, because a file that they name is missing or cannot be used
     invalid: int = 0
+    #: models of the requests
+    models: list[str] = []

@@ -288,6 +288,7 @@ def reference_of(summary: JobSummary, state: JobState) -> Reference:
         duplicates=summary.duplicates,
         reused=summary.reused,
         invalid=summary.invalid,
+        models=state.manifest.models,
     )
 
 
@@ -305,6 +306,7 @@ def preview_reference(manifest: Manifest) -> Reference:
         duplicates=manifest.duplicates,
         reused=manifest.reused,
         invalid=manifest.invalid,
+        models=manifest.models,
     )
 
 
