@@ -55,7 +55,7 @@ class JobApprovalOperator(NamedByMapping, ApprovalOperator):
 
     def execute(self, context: Context) -> Any:
         """Return immediately if no approval is necessary, otherwise wait for the decision."""
-        with airflow_failures():
+        with airflow_failures(self.log):
             parse_templated(self, _TEMPLATED)
             reference = read_reference("job", self.job)
         if reference.preview:

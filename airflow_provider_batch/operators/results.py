@@ -215,7 +215,7 @@ class BatchResultsOperator(CheckedMapping, NamedByMapping, BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Upsert one row per custom_id, log the summary, and fail if too many rows did not succeed."""
-        with airflow_failures():
+        with airflow_failures(self.log):
             return self._execute(context)
 
     def _execute(self, context: Context) -> dict[str, Any]:

@@ -455,7 +455,7 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Seal the job if it is not sealed yet, then create as many batches as the provider accepts."""
         with (
-            airflow_failures(),
+            airflow_failures(self.log),
             self._kill_switch.watching(context["ti"], lambda: self._open_ledger(context), self.log),
         ):
             reference: dict[str, Any] = msgspec.to_builtins(self._execute(context))

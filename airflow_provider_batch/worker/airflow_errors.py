@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,17 +10,37 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_batch.core.lifecycle.steps import Void
 from airflow_provider_batch.exceptions import BatchError, BudgetError, CanaryError
+from airflow_provider_batch.worker.log import Log
+
+#: characters per line of a logged reason. Airflow's page shows about this many, and only wraps if asked.
+_LINE_WIDTH = 100
 
 
 @contextmanager
-def airflow_failures() -> Iterator[None]:
-    """Turn errors that no retry can fix into `AirflowFailException`, with the same message."""
+def airflow_failures(log: Log) -> Iterator[None]:
+    """Log why a task fails, and turn errors that no retry can fix into `AirflowFailException` with the same message.
+
+    Airflow logs the stack of an error before its message. So the message is logged first, and the stack of an error
+    that no retry can fix, which is about the arguments or the rows, ends here. The log level DEBUG shows all of it.
+    """
     try:
         yield
     except BatchError as error:
+        log_reason(log, f"{type(error).__name__}: {error}")
         if error.retry:
             raise
-        raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+        log.debug("The error was raised here:", exc_info=error)
+        raise AirflowFailException(f"{type(error).__name__}: {error}") from None
+
+
+def log_reason(log: Log, message: str) -> None:
+    """Log why a task fails, in lines that fit on a page."""
+    lines = [
+        line
+        for paragraph in message.splitlines()
+        for line in textwrap.wrap(paragraph, _LINE_WIDTH, break_long_words=False, break_on_hyphens=False)
+    ]
+    log.error("%s", "\n".join(lines))
 
 
 def canary_error(void: Void) -> CanaryError | BudgetError:

@@ -14,7 +14,7 @@ from airflow_provider_batch.evals.tables import gate_sql
 from airflow_provider_batch.operators.evals.arguments import FAIL, WARN, check_fields, parse_fields
 from airflow_provider_batch.warehouse.connect import sql_hook
 from airflow_provider_batch.warehouse.read import read_rows
-from airflow_provider_batch.worker.airflow_errors import airflow_failures
+from airflow_provider_batch.worker.airflow_errors import airflow_failures, log_reason
 from airflow_provider_batch.worker.checked_arguments import CheckedMapping, check_arguments
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class EvalGateOperator(CheckedMapping, BaseOperator):
 
     def execute(self, context: Context) -> None:
         """Return if the run passes; otherwise fail or skip with the reasons."""
-        with airflow_failures():
+        with airflow_failures(self.log):
             parse_fields(self)
             (checks,) = self._rows(gate_sql(self.run, self.prefix, self.max_unanswered))
             if all(checks.values()):
@@ -82,6 +82,7 @@ class EvalGateOperator(CheckedMapping, BaseOperator):
         if self.action == WARN:
             self.log.warning(message)
             raise AirflowSkipException(message)
+        log_reason(self.log, message)
         raise AirflowFailException(message)
 
     def _reasons(self, checks: Mapping[str, Any]) -> Iterator[str]:

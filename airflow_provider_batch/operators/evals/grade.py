@@ -58,7 +58,7 @@ class EvalCasesOperator(CheckedMapping, BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Check the cases and return how many there are."""
-        with airflow_failures():
+        with airflow_failures(self.log):
             parse_fields(self)
             cases = load_cases(sql_hook(self.warehouse_conn_id), self.cases_sql)
         judge_count = sum(case.grader.is_judge for case in cases)
@@ -146,7 +146,7 @@ class EvalGradeOperator(CheckedMapping, BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Grade the run, write the tables and return the scores."""
-        with airflow_failures():
+        with airflow_failures(self.log):
             parse_fields(self)
             return self._execute()
 
@@ -278,7 +278,7 @@ class EvalAcceptOperator(CheckedMapping, BaseOperator):
 
     def execute(self, context: Context) -> list[str]:
         """Accept the run and return the names of the accepted models."""
-        with airflow_failures():
+        with airflow_failures(self.log):
             parse_fields(self)
             store = EvalStore(sql_hook(self.warehouse_conn_id), self.prefix)
             store.prepare()

@@ -84,7 +84,7 @@ class EvalReportOperator(CheckedMapping, BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Record the costs, read the tables and write the file."""
-        with airflow_failures():
+        with airflow_failures(self.log):
             parse_fields(self)
             return self._execute(context)
 
