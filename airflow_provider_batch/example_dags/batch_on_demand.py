@@ -11,7 +11,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, Param, task
+from airflow.sdk import DAG, AssetAlias, Param, task
 
 from airflow_provider_batch.task_groups import batch_job
 
@@ -188,6 +188,8 @@ with DAG(
     landing = batch_job(
         **arguments,
         table=dag.param("table"),
+        # The event is that of the asset with the name of the table, whatever the form says.
+        outlets=AssetAlias("answers on demand"),
         preview=dag.param("preview_only"),
         approve_above_usd=dag.param("approve_above_usd"),
         deadline=timedelta(hours=30),

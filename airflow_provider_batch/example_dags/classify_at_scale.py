@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Literal
 
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG, AssetAlias, Param
 from pydantic import BaseModel
 
 from airflow_provider_batch.task_groups import batch_job
@@ -50,6 +50,8 @@ with DAG(
         columns=["category", "urgency"],
         carry=["ticket", "opinion", "size", "gold_category"],
         table="{{ params.table }}",
+        # The event is that of the asset with the name of the table, whatever the form says.
+        outlets=AssetAlias("labelled tickets"),
         max_cost_usd=25,
         deadline=timedelta(hours=30),
     )

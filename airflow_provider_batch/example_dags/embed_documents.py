@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from airflow.providers.common.sql.operators.sql import SQLCheckOperator, SQLExecuteQueryOperator
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG, Asset, Param
 
 from airflow_provider_batch.task_groups import batch_job
 
@@ -36,6 +36,7 @@ with DAG(
         body={"dimensions": "{{ params.dimensions }}"},
         carry=["kind", "answer"],
         table="document_vectors",
+        outlets=Asset("document_vectors"),
         reuse_from="document_vectors",
         keep_last_success=True,
         on_empty="fail",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow.sdk import DAG
+from airflow.sdk import DAG, Asset
 
 from airflow_provider_batch.presets import classify
 from airflow_provider_batch.task_groups import batch_job
@@ -20,6 +20,8 @@ with DAG(
         max_rows=20,
         custom_id="{{ row.id }}",
         table="ticket_topics",
+        # Other DAGs can be scheduled on it, and the page Assets shows what each run landed.
+        outlets=Asset("ticket_topics"),
         max_cost_usd=1,
         **classify("{{ row.title }}\n\n{{ row.body }}", labels=["billing", "login", "shipping", "other"]),
     )

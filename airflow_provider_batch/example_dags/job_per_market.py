@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from airflow.sdk import DAG, task
+from airflow.sdk import DAG, Asset, task
 
 from airflow_provider_batch.presets import classify
 
@@ -30,6 +30,7 @@ with DAG(
     @task.openai_batch(
         custom_id="{{ row.id }}",
         table="review_labels",
+        outlets=Asset("review_labels"),
         max_cost_usd=1,
         **classify("{{ row.text }}", labels=["praise", "complaint", "question"]),
     )

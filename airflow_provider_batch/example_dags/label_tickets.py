@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG, Asset, Param
 from pydantic import BaseModel
 
 from airflow_provider_batch.operators.batch import BatchResultsOperator, BatchSubmitOperator
@@ -50,6 +50,7 @@ with DAG(
         job=submit.output,
         warehouse_conn_id="warehouse",
         table="ticket_labels",
+        outlets=[Asset("ticket_labels")],
         columns=["category", "urgency", "reason"],
     )
     submit >> wait >> land

@@ -6,7 +6,7 @@ The mail goes through the connection `smtp_default`. Without that connection the
 from __future__ import annotations
 
 from airflow.providers.smtp.notifications.smtp import SmtpNotifier
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG, Asset, Param
 
 from airflow_provider_batch.presets import summarize
 from airflow_provider_batch.task_groups import batch_job
@@ -24,6 +24,7 @@ with DAG(
         sql="SELECT id, title, body FROM documents ORDER BY id",
         custom_id="{{ row.id }}",
         table="document_summaries",
+        outlets=Asset("document_summaries"),
         max_cost_usd=1,
         notify=SmtpNotifier(to="{{ params.to }}"),
         **summarize("{{ row.title }}\n\n{{ row.body }}", max_words=30),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any, Literal
 
-from airflow.sdk import DAG, CronTriggerTimetable, Param, task, task_group
+from airflow.sdk import DAG, Asset, CronTriggerTimetable, Param, task, task_group
 from pydantic import BaseModel
 
 from airflow_provider_batch.operators.evals import (
@@ -93,6 +93,7 @@ with DAG(
             prompt="{{ row.input }}",
             deduplicate=False,  # otherwise all repeats get the same answer
             table="eval_answers",
+            outlets=Asset("eval_answers"),
             deadline="{{ dag_run.start_date + macros.timedelta(hours=2, minutes=30) }}",
         )
         judgements = batch_job.override(group_id="judge")(
@@ -103,6 +104,7 @@ with DAG(
             prompt="prompts/judge_question.md",
             output_schema=Verdict,
             table="eval_judgements",
+            outlets=Asset("eval_judgements"),
             columns=["verdict", "reason"],
             deadline="{{ dag_run.start_date + macros.timedelta(hours=4, minutes=15) }}",
         )
@@ -115,6 +117,7 @@ with DAG(
         task_id="grade",
         judgements="eval_judgements",
         variants=dag.param("models"),  # type: ignore[arg-type]  # Airflow passes the value
+        outlets=[Asset("eval_summaries")],
         trigger_rule="all_done_min_one_success",  # a model that failed does not keep the others from being graded
     )
     report = EvalReportOperator(task_id="report", judgements="eval_judgements")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow.sdk import DAG, task
+from airflow.sdk import DAG, Asset, task
 
 from airflow_provider_batch.presets import translate
 from airflow_provider_batch.task_groups import batch_job
@@ -30,6 +30,7 @@ with DAG(
         rows=load(),
         custom_id="{{ row.id }}",
         table="translations",
+        outlets=Asset("translations"),
         max_cost_usd=1,
         **translate("{{ row.text }}", to="German"),
     )

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from airflow.configuration import AIRFLOW_HOME
-from airflow.sdk import DAG, BaseHook, ObjectStoragePath, Param, Variable, task
+from airflow.sdk import DAG, AssetAlias, BaseHook, ObjectStoragePath, Param, Variable, task
 from jinja2 import Environment, FileSystemLoader
 from pydantic import BaseModel
 
@@ -94,6 +94,8 @@ with DAG(
             *("sensors", "sensors_before", "tickets", "tickets_before"),
         ],
         table="{{ params.table }}",
+        # The event is that of the asset with the name of the table, whatever the form says.
+        outlets=AssetAlias("company reports"),
         key={"quarter": "{{ params.quarter }}"},
         max_cost_usd=10,
         deadline="{{ (dag_run.run_after + macros.timedelta(hours=20)).strftime('%Y-%m-%dT07:00:00+00:00') }}",

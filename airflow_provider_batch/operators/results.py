@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from airflow.providers.common.compat.sdk import Asset, BaseOperator, MappedOperator
+from airflow.providers.common.compat.sdk import Asset, AssetAlias, BaseOperator, MappedOperator
 
 from airflow_provider_batch.core.arguments import (
     argument_error,
@@ -100,7 +100,8 @@ class BatchResultsOperator(CheckedMapping, NamedByMapping, BaseOperator):
     A duplicate or reused row lands with attempt 0, 0 tokens and a cost of 0, so the sum over the table is what was
     paid.
 
-    If the task has assets as `outlets`, the summary without `reasons` is also the extra of their asset events.
+    If the task has assets as `outlets`, the summary without `reasons` is also the extra of their asset events. For an
+    `AssetAlias`, the event is that of an asset with the name of the table.
 
     :param job: the output of the task that submits the job (`submit.output`), or that task itself. A `BatchSensor` must
         wait for the job before this task, unless `partial` is set.
@@ -273,10 +274,12 @@ class BatchResultsOperator(CheckedMapping, NamedByMapping, BaseOperator):
 
     def _attach_to_outlets(self, context: Context, result: Mapping[str, Any]) -> None:
         """Add the summary to the event of each outlet, without `reasons`, which quote the provider."""
+        extra = {name: value for name, value in result.items() if name != "reasons"}
         for outlet in self.outlets:
             if isinstance(outlet, Asset):
-                extra = {name: value for name, value in result.items() if name != "reasons"}
                 context["outlet_events"][outlet].extra.update(extra)
+            elif isinstance(outlet, AssetAlias) and result["table"]:
+                context["outlet_events"][outlet].add(Asset(result["table"]), extra=extra)
 
     def prepare_sink(
         self,

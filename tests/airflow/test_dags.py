@@ -67,6 +67,16 @@ def test_a_dag_survives_serialisation(file: Path, airflow_home: Path) -> None:
         assert DagSerialization.to_dict(dag) == serialized
 
 
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_dag_tells_airflow_which_tables_it_lands_in(file: Path, airflow_home: Path) -> None:
+    from airflow_provider_batch.operators.batch import BatchResultsOperator
+
+    landings = [task for dag in dags_in(file).values() for task in dag.tasks if isinstance(task, BatchResultsOperator)]
+
+    assert landings
+    assert all(task.outlets for task in landings)
+
+
 @pytest.mark.usefixtures("airflow_home")
 def test_airflow_finds_the_dags_with_its_own_examples(monkeypatch: pytest.MonkeyPatch) -> None:
     from airflow.dag_processing.bundles.manager import DagBundlesManager

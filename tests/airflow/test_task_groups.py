@@ -170,6 +170,26 @@ def test_the_event_of_each_outlet_asset_carries_the_summary(path: Path) -> None:
     assert summary["job_uid"]
 
 
+@pytest.mark.usefixtures("offline")
+def test_an_outlet_alias_stands_for_the_asset_with_the_name_of_the_table(path: Path) -> None:
+    from airflow.models.asset import AssetEvent
+    from airflow.sdk import AssetAlias
+    from airflow.utils.session import create_session
+
+    from airflow_provider_batch.task_groups import batch_job
+
+    table = f"answers_{uuid4().hex[:8]}"
+    with new_dag() as dag:
+        batch_job(**ARGUMENTS | {"table": "{{ params.table }}"}, outlets=AssetAlias(f"alias of {table}"))
+
+    run_dag(dag, conf={"table": table})
+
+    with create_session() as session:
+        (event,) = [event for event in session.query(AssetEvent) if event.asset.name == table]
+        assert event.extra["table"] == table
+        assert event.extra["outcomes"] == {"succeeded": 3}
+
+
 @pytest.mark.usefixtures("airflow_home")
 @pytest.mark.parametrize(
     ("arguments", "message"),
