@@ -74,10 +74,10 @@ def batch_job(**arguments: Any) -> Any:
 
     With `approve_above_usd`, the group is submit >> approve >> wait >> land. Submit sends only the canary, and then a
     person approves the job under *Required Actions* if it may cost more than this amount in US dollars, or if its price
-    is unknown. The request for approval shows the answers of the canary and the estimate that follows from them. After
-    a rejection, or three days without a response, nothing else is sent, and wait and land are skipped. `approvers` are
-    the users who may approve, as `assigned_users` of `ApprovalOperator`; by default everyone who may respond to
-    required actions of the DAG.
+    is unknown. The request for approval shows the estimate that follows from the answers of the canary, two of these
+    answers, and a link to the page of the job. After a rejection, or three days without a response, nothing else is
+    sent, and wait and land are skipped. `approvers` are the users who may approve, as `assigned_users` of
+    `ApprovalOperator`; by default everyone who may respond to required actions of the DAG.
 
     With `notify`, a notification is sent when the job has landed, when a budget withheld rows of it, and when one of
     its tasks failed. It takes a notifier of Airflow, such as `SmtpNotifier(to="me@example.com")`, or several; see
@@ -147,7 +147,7 @@ def _approve(submit: BatchSubmitOperator, arguments: Mapping[str, Any]) -> BaseO
 
     approval: BaseOperator = JobApprovalOperator(
         task_id="approve",
-        body=XComArg(submit, key="preview_text"),
+        body=XComArg(submit, key="approval_text"),
         job=submit.output,
         above_usd=arguments["approve_above_usd"],
         assigned_users=arguments.get("approvers"),

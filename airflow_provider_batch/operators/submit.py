@@ -105,6 +105,8 @@ ON_EMPTY = SUCCEED, SKIP, FAIL = ("succeed", "skip", "fail")
 PREVIEW_KEY = "preview"
 #: XCom key of a preview as Markdown
 PREVIEW_TEXT_KEY = "preview_text"
+#: XCom key of the part of `preview_text` that a decision needs, without the requests in full
+APPROVAL_TEXT_KEY = "approval_text"
 #: parsers of the template fields that are not row arguments
 _TEMPLATED: Mapping[str, Callable[[str, Any], Any]] = {
     "warehouse_conn_id": require_conn_id,
@@ -250,8 +252,8 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
         to the provider's own expiry.
     :param stop_after_canary: seal the job and send its canary, but upload nothing. The task pushes the XComs `preview`
         and `preview_text`, which show the answers of the canary next to their requests, and the estimate that follows
-        from them. `BatchSensor` sends the other requests, so put an `ApprovalOperator` before it, or let
-        `batch_job(approve_above_usd=…)` do that.
+        from them, and `approval_text`, the part that a decision needs. `BatchSensor` sends the other requests, so put
+        an `ApprovalOperator` before it, or let `batch_job(approve_above_usd=…)` do that.
     :param preview: render, check and price the job and show its first requests, without sealing or sending anything.
         The task pushes two more XComs: `preview`, the first requests, and `preview_text`, Markdown with the counts,
         the estimate and these requests, for example for the body of an `ApprovalOperator`.
@@ -626,7 +628,8 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
     def _show_canary(self, context: Context, ledger: Ledger, state: JobState, reference: Reference) -> None:
         """Push the requests and answers of the canary, for the person who decides about the other requests."""
         requests, canaries = read_canary(ledger), state.canary_shards
-        text = render_preview(
+        render = partial(
+            render_preview,
             ledger.manifest,
             requests,
             reference.estimate,
@@ -636,7 +639,8 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
             canary_cost_usd=reference.canary_cost_usd,
             has_sent_others=any(shard.submissions for shard in state.shards.values() if shard not in canaries),
         )
-        self._push_preview(context, requests, text)
+        self._push_preview(context, requests, render())
+        context["ti"].xcom_push(key=APPROVAL_TEXT_KEY, value=render(in_full=False))
         self.log.info("Stopped after the canary: nothing was uploaded. The wait sends the other requests.")
 
     def _push_preview(self, context: Context, requests: list[dict[str, Any]], text: str) -> None:

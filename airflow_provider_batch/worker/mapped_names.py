@@ -31,6 +31,14 @@ _MAX_VALUE = 40
 _NAME_KEY = "mapped_name"
 
 
+def mapped_name(context: Mapping[str, Any]) -> str:
+    """Return the name of a mapped task, or its number if it has no name. Empty if the task is not mapped."""
+    map_index = context["ti"].map_index
+    if map_index is None or map_index < 0:
+        return ""
+    return context.get(_NAME_KEY) or str(map_index)
+
+
 class NamedByMapping:
     """Names the tasks of an operator in a mapped group by the mapped values, such as DE, FR and US.
 

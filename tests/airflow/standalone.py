@@ -114,9 +114,9 @@ class Run:
         response = self.airflow.get(path, map_index=map_index, full_content=True)
         return "\n".join(line if isinstance(line, str) else str(line["event"]) for line in response["content"])
 
-    def xcom(self, task_id: str, map_index: int = -1) -> Any:
-        """Return the return value of a task."""
-        path = f"{self._path}/taskInstances/{task_id}/xcomEntries/return_value"
+    def xcom(self, task_id: str, map_index: int = -1, key: str = "return_value") -> Any:
+        """Return the return value of a task, or another XCom of it."""
+        path = f"{self._path}/taskInstances/{task_id}/xcomEntries/{key}"
         return self.airflow.get(path, map_index=map_index, deserialize=True)["value"]
 
     def links(self, task_id: str) -> dict[str, str | None]:

@@ -1,5 +1,7 @@
 """The preview of a job as Markdown: its cost and size, two answers, the SQL, and the first requests in full.
 
+The buttons of an approval are below the text, so a person who approves reads it without the requests in full.
+
 A person reads it before approving the job. Prompts, rows and answers are untrusted text, and a browser renders the
 Markdown. They are therefore fenced by more backticks than they contain, and characters that could change how a line
 reads (control characters, direction marks) are shown as escapes.
@@ -44,6 +46,7 @@ def render_preview(
     canary_outcomes: Mapping[str, int] = MappingProxyType({}),
     canary_cost_usd: float | None = None,
     has_sent_others: bool = False,
+    in_full: bool = True,
 ) -> str:
     """Return the preview of a job as Markdown: first what a decision needs, then the requests in full.
 
@@ -56,8 +59,11 @@ def render_preview(
     :param canary_outcomes: number of all requests of the canary by outcome; empty if none was sent.
     :param canary_cost_usd: what these cost, or None if that is unknown.
     :param has_sent_others: whether other requests were sent as well, because a person cleared a job that had sent them.
+    :param in_full: whether the requests follow in full, with the whole SQL and the changes in the schema.
     """
     lines = _describe_job(manifest, estimate or manifest.estimate, tables)
+    if canary_outcomes and estimate is not None:
+        lines.insert(1, _describe_correction(manifest.estimate, sum(canary_outcomes.values())))
     if canary_outcomes:
         lines.append(_describe_canary(canary_outcomes, canary_cost_usd, len(sample)))
     if has_sent_others:
@@ -73,11 +79,9 @@ def render_preview(
         if start != sql.strip():
             details += ["", "The whole SQL:", "", to_code_block(_cut(sql.strip(), MAX_REQUEST_CHARACTERS), "sql")]
     details += _describe_changes(manifest)
-    buttons = " (the buttons are at the end of the page)" if canary_outcomes else ""
-    return (
-        "\n".join([*lines, *(["", "---", "", f"**The requests in full**{buttons}", *details] if details else [])])
-        + "\n"
-    )
+    if in_full and details:
+        lines += ["", "---", "", "**The requests in full**", *details]
+    return "\n".join(lines) + "\n"
 
 
 def _describe_job(manifest: Manifest, estimate: Estimate, tables: Sequence[str]) -> list[str]:
@@ -103,10 +107,10 @@ def _describe_job(manifest: Manifest, estimate: Estimate, tables: Sequence[str])
     if models:
         more = f" and {len(models) - MAX_MODELS:,} more" if len(models) > MAX_MODELS else ""
         title = "Model" if len(models) == 1 else "Models"
-        lines.append(f"- **{title}:** {', '.join(map(_code, models[:MAX_MODELS]))}{more}")
-    lines.append(f"- **Endpoint:** {_code(manifest.endpoint)}")
+        lines.append(f"- **{title}:** {', '.join(map(to_inline_code, models[:MAX_MODELS]))}{more}")
+    lines.append(f"- **Endpoint:** {to_inline_code(manifest.endpoint)}")
     if tables:
-        lines.append(f"- **{'Table' if len(tables) == 1 else 'Tables'}:** {', '.join(map(_code, tables))}")
+        lines.append(f"- **{'Table' if len(tables) == 1 else 'Tables'}:** {', '.join(map(to_inline_code, tables))}")
     return lines
 
 
@@ -118,6 +122,11 @@ def _describe_canary(outcomes: Mapping[str, int], cost_usd: float | None, sample
         f"{', '.join(f'{count:,} {outcome}' for outcome, count in outcomes.items())}. "
         f"That cost {_describe_amount(cost_usd)}, which is part of the estimate{below}"
     )
+
+
+def _describe_correction(initial: Estimate, answers: int) -> str:
+    before = format_usd_range(initial.low_usd, initial.high_usd, initial.likely_usd)
+    return f"- This range is by the usage of {format_count(answers, 'answer')}. Before that, it was {before}"
 
 
 def _two_answers(sample: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -133,7 +142,7 @@ def _two_answers(sample: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]
 def _describe_short_answer(request: Mapping[str, Any]) -> list[str]:
     answer = request["answer"]
     text = answer["message"] or answer["text"] or ""
-    lines = ["", f"Answer to {_code(str(request['custom_id']))}: **{answer['outcome']}**"]
+    lines = ["", f"Answer to {to_inline_code(str(request['custom_id']))}: **{answer['outcome']}**"]
     if text:
         lines += ["", to_code_block(_shorten(_cut(text, MAX_SHORT_CHARACTERS)))]
     return lines
@@ -146,7 +155,7 @@ def _describe_requests(sample: Sequence[Mapping[str, Any]]) -> list[str]:
         specific = {key: value for key, value in request["body"].items() if key not in common}
         lines += [
             "",
-            f"Request {number}, {_code(str(request['custom_id']))}:",
+            f"Request {number}, {to_inline_code(str(request['custom_id']))}:",
             "",
             to_code_block(_format_body(specific)),
         ]
@@ -162,7 +171,7 @@ def _describe_changes(manifest: Manifest) -> list[str]:
     if not changes:
         return []
     lines = ["", "Changed in the output_schema, so that the provider accepts it:", ""]
-    lines += [f"- {_code(change)}" for change in changes[:MAX_ITEMS]]
+    lines += [f"- {to_inline_code(change)}" for change in changes[:MAX_ITEMS]]
     return [*lines, f"- … cut: {len(changes):,} changes"] if len(changes) > MAX_ITEMS else lines
 
 
@@ -200,7 +209,7 @@ def _describe_answer(answer: Mapping[str, Any]) -> list[str]:
 
 def _describe_cost(estimate: Estimate) -> str:
     if estimate.low_usd is None or estimate.high_usd is None:
-        return f"unknown (no price is known for {', '.join(map(_code, estimate.unknown_models))})"
+        return f"unknown (no price is known for {', '.join(map(to_inline_code, estimate.unknown_models))})"
     note = " (at standard prices, because no batch price is known)" if estimate.standard_price_models else ""
     return format_usd_range(estimate.low_usd, estimate.high_usd, estimate.likely_usd) + note
 
@@ -220,7 +229,7 @@ def to_code_block(text: str, language: str = "text") -> str:
     return f"{fence}{language}\n{content}\n{fence}"
 
 
-def _code(text: str) -> str:
+def to_inline_code(text: str) -> str:
     """Return the text as inline Markdown code."""
     content = _escape_invisible(" ".join(text.split()))[:200]
     fence = "`" * (_longest_run(content) + 1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from urllib.parse import quote
 
 import pytest
 
@@ -48,18 +50,27 @@ def test_the_approval_shows_the_estimate_and_the_first_answers_and_then_the_rows
     details = await_approval_request(run)
 
     calls_before = demo.count_calls()
-    assert details["subject"].startswith("Send the other 3 requests? Estimated cost of the whole job: ")
-    decision = details["body"].partition("\n---\n")[0]
-    assert decision.startswith("- **Cost: ")
+    assert re.fullmatch(r"batch_on_demand: 5 rows, .*\$0\.\d+.*\. Send the other 3 requests\?", details["subject"])
+    decision = details["body"]
+    links, _, facts = decision.partition("\n\n")
+    targets = dict(re.findall(r"\[(.+?)\]\((/.+?)\)", links))
+    assert "batch_job.submit" in targets["The job"]
+    assert quote(run.run_id, safe="") in targets["The job"]
+    assert targets["Its first requests in full"] == (
+        f"/dags/batch_on_demand/runs/{quote(run.run_id, safe='')}/tasks/batch_job.submit/xcom"
+    )
+    assert facts.startswith("- **Cost: ")
+    assert "- This range is by the usage of 2 answers. Before that, it was " in facts
     assert "**, ceiling $1.00" in decision
     assert "- **Requests: 5** in 2 shards" in decision
     assert "- **Table:** ` approved `" in decision
     assert sql in decision
     assert decision.count("\nAnswer to ` ") == 2
-    assert "There are more rows, which will not be sent" in details["body"]
-    assert "````text\n" in details["body"]
-    assert "2 requests were sent already, to see what comes back: 2 succeeded. That cost " in details["body"]
-    assert "Its answer: **succeeded**, " in details["body"]
+    assert "There are more rows, which will not be sent" in decision
+    assert "2 requests were sent already, to see what comes back: 2 succeeded. That cost " in decision
+    assert "Its answer: **succeeded**, " not in decision
+    assert "Its answer: **succeeded**, " in run.xcom("batch_job.submit", key="preview_text")
+    assert "````text\n" in run.xcom("batch_job.submit", key="preview_text")
     assert run.task("batch_job.wait").get("state") is None
     decide(run, "Approve")
 

@@ -79,6 +79,20 @@ def test_the_decision_comes_before_the_requests_in_full() -> None:
     assert all(f"Text of {name}" in details for name in "abc")
 
 
+def test_a_person_who_approves_reads_the_decision_without_the_requests_in_full() -> None:
+    sample = [answered("a", "Text of a")]
+    corrected = Estimate(80_000, 30_000, 90_000, 0.05, 0.21, likely_usd=0.08)
+
+    text = render_preview(manifest(), sample, corrected, canary_outcomes={"succeeded": 5}, in_full=False)
+
+    assert text.startswith(
+        "- **Cost: $0.05 to $0.21, most likely $0.08**, ceiling $5.00\n"
+        "- This range is by the usage of 5 answers. Before that, it was $0.0234 to $2.50\n"
+    )
+    assert "Answer to ` a `: **succeeded**" in text
+    assert "Text of a" not in text
+
+
 def test_long_sql_and_a_long_answer_do_not_hide_the_decision() -> None:
     sql = "SELECT id,\n" + "  title,\n" * 50 + "FROM ```tickets"
     decision, _, details = render_preview(

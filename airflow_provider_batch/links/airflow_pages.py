@@ -1,0 +1,28 @@
+"""Paths of Airflow's own pages about a task instance, as a browser reaches them."""
+
+from __future__ import annotations
+
+from urllib.parse import quote, urlsplit
+
+from airflow.providers.common.compat.sdk import conf
+
+
+def approval_page(dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> str:
+    """Return the path of the page on which a person approves or rejects.
+
+    :param task_id: the task that waits for the person.
+    :param map_index: -1 if the task is not mapped.
+    """
+    return _task_page(dag_id, run_id, task_id, map_index, "required_actions")
+
+
+def xcoms_page(dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> str:
+    """Return the path of the page with the XComs of a task instance. `map_index` is -1 if the task is not mapped."""
+    return _task_page(dag_id, run_id, task_id, map_index, "xcom")
+
+
+def _task_page(dag_id: str, run_id: str, task_id: str, map_index: int, page: str) -> str:
+    prefix = urlsplit(conf.get("api", "base_url", fallback="/")).path.rstrip("/")
+    dag, run, task = (quote(part, safe="") for part in (dag_id, run_id, task_id))
+    mapped = f"/mapped/{map_index}" if map_index >= 0 else ""
+    return f"{prefix}/dags/{dag}/runs/{run}/tasks/{task}{mapped}/{page}"
