@@ -15,6 +15,7 @@ after that only reads and writes tables, so it can be repeated without paying ag
     costs        estimated and actual costs of a run
     report       a graded run as one HTML file, with `plots`; `read_report` reads it from the tables, and `page` names
                  the file in staging
+    matrix       all answers of a run, and how two runs differ, for the page in Airflow; `read_matrix` reads them
 
-All modules except `store`, `read_report` and `page` are pure: no Airflow, no database, no network.
+All modules except `store`, `read_report`, `read_matrix` and `page` are pure: no Airflow, no database, no network.
 """

@@ -19,9 +19,17 @@ def report_folder(dag_id: str, run_id: str, task_id: str, map_index: int) -> Fol
     return job_folder(staging_root(), JobKey(dag_id=dag_id, task_id=task_id, run_id=run_id, map_index=map_index))
 
 
-def report_name(page: bytes) -> str:
-    """Return the file name of a report. It depends on the content, so no report overwrites a different one."""
-    return f"report-{hashlib.sha256(page).hexdigest()[:16]}.html"
+def report_name(page: bytes, matrix: bytes = b"") -> str:
+    """Return the file name of a report. It depends on the content, so no report overwrites a different one.
+
+    :param matrix: content of the file with all answers, which is written next to the report.
+    """
+    return f"report-{hashlib.sha256(page + matrix).hexdigest()[:16]}.html"
+
+
+def matrix_name(report: str) -> str:
+    """Return the name of the file with all answers that belongs to a report."""
+    return f"{report.removesuffix('.html')}.json.z"
 
 
 def is_report(name: str) -> bool:

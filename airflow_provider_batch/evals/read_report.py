@@ -7,10 +7,11 @@ module converts each of them to one type.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from airflow_provider_batch.core.answers.stub import STUB_PREFIX
 from airflow_provider_batch.evals import plots
 from airflow_provider_batch.evals.costs import COSTS, cost_rows
 from airflow_provider_batch.evals.report import (
@@ -79,7 +80,7 @@ class ReportTables:
         jobs = {}
         for part, table in (("answers", self._answers), ("judgements", self._judgements)):
             if table is not None:
-                for row in self._rows(f"SELECT DISTINCT variant, job_uid FROM {table} WHERE run = ?", run):
+                for row in self.rows(f"SELECT DISTINCT variant, job_uid FROM {table} WHERE run = ?", run):
                     jobs[row["job_uid"]] = (row["variant"], part)
         rows = cost_rows(run, landings, jobs)
         tables.apply(Replacement(costs, {"run": run, "variant": row[1], "part": row[2]}, [row]) for row in rows)
@@ -89,7 +90,7 @@ class ReportTables:
 
         :raises InputError: if the run has not been graded.
         """
-        summaries = list(self._rows("SELECT * FROM {prefix}summaries WHERE run = ?", run))
+        summaries = list(self.rows("SELECT * FROM {prefix}summaries WHERE run = ?", run))
         totals = {row["variant"]: row for row in summaries if row["tag"] == ALL_CASES}
         if not totals:
             raise InputError(
@@ -97,9 +98,7 @@ class ReportTables:
                 "for it. Grade it first (EvalGradeOperator), then clear this task."
             )
         names = sorted(totals)[:MAX_VARIANTS]
-        comparisons = {
-            row["variant"]: row for row in self._rows("SELECT * FROM {prefix}comparisons WHERE run = ?", run)
-        }
+        comparisons = {row["variant"]: row for row in self.rows("SELECT * FROM {prefix}comparisons WHERE run = ?", run)}
         worse_cases = self._worse_cases(run, names, comparisons)
         unanswered_counts = self._unanswered_counts(run)
         return Report(
@@ -112,6 +111,7 @@ class ReportTables:
             ],
             tags=_tags(summaries, names),
             runs=self._runs(run, totals, names),
+            stub_answers=self._stub_answers(run),
         )
 
     def _worse_cases(self, run: str, names: list[str], comparisons: Mapping[str, _Row]) -> dict[str, _WorseCases]:
@@ -126,13 +126,13 @@ class ReportTables:
             if (row["baseline_run"] is None) != (_baseline(comparisons.get(name)) is None):
                 continue
             totals[name] += 1
-            tag_counts[name].update(_split(row["tags"]))
+            tag_counts[name].update(split_tags(row["tags"]))
             if len(rows_by_model[name]) < max_per_model:
                 rows_by_model[name].append(row)
         keys = {(name, row["case_id"]) for name, rows in rows_by_model.items() for row in rows}
         answers = self._wrong_answers(run, keys)
         earlier_answers = self._earlier_answers(run, keys)
-        cases = dict(self._cases({case_id for _, case_id in keys}))
+        cases = dict(self.cases({case_id for _, case_id in keys}))
 
         def view(row: _Row) -> CaseView:
             key = (row["variant"], row["case_id"])
@@ -149,12 +149,12 @@ class ReportTables:
 
     def _worse_rows(self, run: str) -> Iterator[_Row]:
         """Yield the cases that got worse, then the wrong cases with NULL as `baseline_run`."""
-        yield from self._rows(
+        yield from self.rows(
             "SELECT variant, case_id, tags, baseline_run, score_before, score_now, runs_before, right_before "
             f"FROM {{prefix}}changes WHERE run = ? AND change = 'worse' ORDER BY variant, {LEAST_LIKELY_CHANCE}",
             run,
         )
-        yield from self._rows(
+        yield from self.rows(
             "SELECT variant, case_id, MAX(tags) AS tags, NULL AS baseline_run, NULL AS score_before, "
             "AVG(score) AS score_now, 0 AS runs_before, 0 AS right_before FROM {prefix}grades "
             "WHERE run = ? AND answered = 1 GROUP BY variant, case_id HAVING AVG(score) < 1 "
@@ -165,7 +165,7 @@ class ReportTables:
     def _wrong_answers(self, run: str, keys: set[tuple[str, str]]) -> dict[tuple[str, str], list[AnswerView]]:
         """Return the wrong answers to these cases, by variant and case_id."""
         answers: dict[tuple[str, str], list[AnswerView]] = defaultdict(list)
-        rows = self._rows(
+        rows = self.rows(
             "SELECT g.variant, g.case_id, g.grader, g.score, g.reason, a.output FROM {prefix}grades g "
             "LEFT JOIN {answers} a ON a.run = g.run AND a.variant = g.variant AND a.case_id = g.case_id "
             "AND a.repeat = g.repeat WHERE g.run = ? AND g.score < 1 ORDER BY g.variant, g.case_id, g.repeat",
@@ -183,7 +183,7 @@ class ReportTables:
 
     def _earlier_answers(self, run: str, keys: set[tuple[str, str]]) -> dict[tuple[str, str], str | None]:
         """Return the best answer of the baseline run to each of these cases, by variant and case_id."""
-        rows = self._rows(
+        rows = self.rows(
             "SELECT c.variant, c.case_id, a.output FROM {prefix}changes c "
             "JOIN {prefix}grades g ON g.run = c.baseline_run AND g.variant = c.variant AND g.case_id = c.case_id "
             "JOIN {answers} a ON a.run = g.run AND a.variant = g.variant AND a.case_id = g.case_id "
@@ -193,8 +193,9 @@ class ReportTables:
         # The dict keeps the last row of each key: the best score, and of equal scores the first repeat.
         return {key: _text(row["output"]) for row in rows if (key := (row["variant"], row["case_id"])) in keys}
 
-    def _cases(self, case_ids: set[str]) -> Iterator[tuple[str, _Row]]:
-        for row in self._rows(self._cases_sql):
+    def cases(self, case_ids: Collection[str]) -> Iterator[tuple[str, _Row]]:
+        """Yield the cases with these ids that `cases_sql` returns."""
+        for row in self.rows(self._cases_sql):
             case_id = str(row["case_id"])
             if case_id in case_ids:
                 yield case_id, row
@@ -202,7 +203,7 @@ class ReportTables:
     def _unanswered_counts(self, run: str) -> dict[str, dict[str, int]]:
         """Return the number of unanswered requests, by variant and outcome."""
         counts: dict[str, dict[str, int]] = defaultdict(dict)
-        rows = self._rows(
+        rows = self.rows(
             "SELECT variant, outcome, COUNT(*) AS answers FROM {prefix}grades WHERE run = ? AND answered = 0 "
             "GROUP BY variant, outcome ORDER BY variant, outcome",
             run,
@@ -213,10 +214,17 @@ class ReportTables:
             counts[row["variant"]][label] = row["answers"]
         return counts
 
+    def _stub_answers(self, run: str) -> int:
+        """Return the number of answers that no model wrote."""
+        (row,) = self.rows(
+            "SELECT COUNT(*) AS answers FROM {answers} WHERE run = ? AND model LIKE ?", run, f"{STUB_PREFIX}%"
+        )
+        return int(row["answers"])
+
     def _runs(self, run: str, totals: Mapping[str, _Row], names: list[str]) -> list[RunView]:
         """Return the run and the runs before it, the newest first."""
         until = _latest(totals.values())
-        rows = self._rows(
+        rows = self.rows(
             "SELECT s.*, c.verdict, c.baseline_run FROM {prefix}summaries s LEFT JOIN {prefix}comparisons c "
             "ON c.run = s.run AND c.variant = s.variant WHERE s.tag = '' ORDER BY s.sealed_at, s.run, s.variant"
         )
@@ -239,7 +247,7 @@ class ReportTables:
 
     def _estimates(self) -> dict[tuple[str, str], tuple[float, float] | None]:
         """Return the estimated cost, low and high, by run and model. None if the estimate of a part is unknown."""
-        rows = self._rows(
+        rows = self.rows(
             "SELECT run, variant, COUNT(*) AS parts, COUNT(estimate_high_usd) AS estimated_parts, "
             "SUM(estimate_low_usd) AS low, SUM(estimate_high_usd) AS high FROM {prefix}costs GROUP BY run, variant"
         )
@@ -250,7 +258,8 @@ class ReportTables:
             for row in rows
         }
 
-    def _rows(self, sql: str, *parameters: Any) -> Iterator[_Row]:
+    def rows(self, sql: str, *parameters: Any) -> Iterator[_Row]:
+        """Yield the rows of a query by column. It may use `{prefix}`, `{answers}` and, for each parameter, a `?`."""
         if parameters:
             sql = sql.format(prefix=self._prefix, answers=self._answers).replace("?", self._hook.placeholder)
         elif "{prefix}" in sql:
@@ -300,7 +309,7 @@ def _case(row: _Row, answers: list[AnswerView], earlier_answer: str | None, case
     score_before = row["score_before"]
     return CaseView(
         case_id=row["case_id"],
-        tags=_split(row["tags"]),
+        tags=split_tags(row["tags"]),
         prompt=_text(case.get("input")),
         expected=_text(case.get("expected")),
         score_before=None if score_before is None else float(score_before),
@@ -345,7 +354,8 @@ def _run(row: _Row, names: list[str], estimate_usd: tuple[float, float] | None) 
     )
 
 
-def _split(tags: str | None) -> list[str]:
+def split_tags(tags: str | None) -> list[str]:
+    """Return the tags in a column."""
     return [tag.strip() for tag in (tags or "").split(",") if tag.strip()]
 
 

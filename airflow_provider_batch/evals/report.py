@@ -156,6 +156,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     tags: list[TagView]
     #: newest first, including this run
     runs: list[RunView]
+    #: number of answers of this run that no model wrote, because they come from the stub of the local batch server
+    stub_answers: int = 0
 
 
 class _Plot(msgspec.Struct, frozen=True):

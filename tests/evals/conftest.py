@@ -28,6 +28,7 @@ ANSWERS = (
     Column("custom_id", ColumnType.TEXT, key=True),
     Column("outcome", ColumnType.TEXT),
     Column("output", ColumnType.TEXT),
+    Column("model", ColumnType.TEXT),
     Column("input_tokens", ColumnType.INTEGER),
     Column("output_tokens", ColumnType.INTEGER),
     Column("cost_usd", ColumnType.NUMERIC),
@@ -90,7 +91,7 @@ class Evals:
     ) -> tuple[Any, ...]:
         custom_id = case_id if repeat == 1 else f"{case_id}~{repeat}"
         cost = Decimal("0.001") if outcome == "succeeded" else None
-        row = (run, variant, custom_id, outcome, output, 10, 5, cost, sealed_at, case_id, repeat)
+        row = (run, variant, custom_id, outcome, output, variant, 10, 5, cost, sealed_at, case_id, repeat)
         return (*row, output, "because") if is_judgement else row
 
     def grade(self, run: str, **options: Any) -> dict[str, Any]:

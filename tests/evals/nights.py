@@ -75,7 +75,7 @@ def write_nights(
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("CREATE TABLE eval_cases (case_id, input, expected, grader, tags)")
         connection.execute(
-            "CREATE TABLE eval_answers (run, variant, custom_id, case_id, repeat, outcome, output, job_uid)"
+            "CREATE TABLE eval_answers (run, variant, custom_id, case_id, repeat, outcome, output, model, job_uid)"
         )
         for table in (GRADES, SUMMARIES, COMPARISONS, CHANGES):
             connection.execute(f"CREATE TABLE eval_{table.name} ({', '.join(table.names)})")
@@ -105,7 +105,8 @@ def _answer_and_grade(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     key = {"run": run, "variant": variant, "case_id": case["case_id"], "repeat": 1}
     outcome = "succeeded" if text is not None else "expired"
-    answer = key | {"custom_id": case["case_id"], "outcome": outcome, "output": text, "job_uid": f"job of {variant}"}
+    answer = key | {"custom_id": case["case_id"], "outcome": outcome, "output": text, "model": variant}
+    answer["job_uid"] = f"job of {variant}"
     grade = key | {
         "grader": case["grader"],
         "score": float(is_right),

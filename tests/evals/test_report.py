@@ -114,7 +114,8 @@ def test_cases_that_were_right_most_often_come_first(read: Callable[..., Report]
 
 def test_the_earlier_answer_is_one_that_was_right(read: Callable[..., Report]) -> None:
     wrong_repeats = (
-        "INSERT INTO eval_answers SELECT run, variant, custom_id || '~2', case_id, 2, outcome, 'wrong too', job_uid "
+        "INSERT INTO eval_answers "
+        "SELECT run, variant, custom_id || '~2', case_id, 2, outcome, 'wrong too', model, job_uid "
         "FROM eval_answers WHERE run LIKE '%11-01T%';"
         "INSERT INTO eval_grades (run, variant, case_id, repeat, grader, score, answered) "
         "SELECT run, variant, case_id, 2, grader, 0, 1 FROM eval_grades WHERE run LIKE '%11-01T%'"
@@ -179,6 +180,18 @@ def test_a_total_with_an_unknown_price_is_unknown(read: Callable[..., Report]) -
 
     assert (report.variants[0].cost_usd, report.runs[0].estimate_usd) == (None, None)
     assert "cost unknown · " in render(report)
+
+
+def test_a_report_says_if_its_answers_come_from_the_stub_of_the_local_server(read: Callable[..., Report]) -> None:
+    edit = "UPDATE eval_answers SET model = 'offline-responder/' || variant WHERE case_id < 'c003'"
+
+    page = render(read({"model-a": steady(0.9)}, edit=edit))
+
+    assert "<strong>No model was called.</strong> 3 answers of this run come from the stub" in page
+
+
+def test_the_report_of_a_model_mentions_no_stub(read: Callable[..., Report], tmp_path: Path) -> None:
+    assert "stub" not in render(read({"model-a": steady(0.9)}))
 
 
 def test_an_ungraded_run_has_no_report(read: Callable[..., Report], tmp_path: Path) -> None:

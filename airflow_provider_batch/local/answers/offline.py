@@ -32,6 +32,7 @@ from typing import Any
 
 import msgspec
 
+from airflow_provider_batch.core.answers.stub import STUB_PREFIX
 from airflow_provider_batch.local.answers.body_check import check_body
 from airflow_provider_batch.local.answers.corrupt import corrupt_reply, replacement_reply
 from airflow_provider_batch.local.answers.embedding import dimensions_of, embed
@@ -96,7 +97,7 @@ class OfflineResponder:
 
         As with OpenAI, this is not the requested name. Unlike OpenAI's, it does not name a dated snapshot.
         """
-        return f"offline-responder/{model}"
+        return f"{STUB_PREFIX}{model}"
 
     async def answer(self, request: ModelRequest) -> Reply:
         """Answer one request. See `Responder.answer`."""

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_batch.evals.page import report_folder, report_name
+from airflow_provider_batch.evals.matrix import encode
+from airflow_provider_batch.evals.page import matrix_name, report_folder, report_name
+from airflow_provider_batch.evals.read_matrix import read_matrix
 from airflow_provider_batch.evals.read_report import ReportTables
 from airflow_provider_batch.evals.report import render
 from airflow_provider_batch.links.batch import REPORT_KEY, EvalReportLink
@@ -97,10 +99,12 @@ class EvalReportOperator(CheckedMapping, BaseOperator):
             prefix=self.prefix,
         )
         tables.record_costs(self.run, self._landings(context))
-        page = render(tables.read(self.run, self.title)).encode("utf-8", "replace")
+        report = tables.read(self.run, self.title)
+        page, matrix = render(report).encode("utf-8", "replace"), encode(read_matrix(tables, report))
         ti = context["ti"]
         folder = report_folder(ti.dag_id, ti.run_id, ti.task_id, -1 if ti.map_index is None else ti.map_index)
-        name = report_name(page)
+        name = report_name(page, matrix)
+        folder.create(matrix_name(name), matrix)
         folder.create(name, page)
         ti.xcom_push(key=REPORT_KEY, value=name)
         address = f"{folder.uri.rstrip('/')}/{name}"
