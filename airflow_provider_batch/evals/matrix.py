@@ -15,12 +15,13 @@ import msgspec
 from airflow_provider_batch.evals.report import RunView
 from airflow_provider_batch.exceptions import StagingError
 
-#: maximum length of a text, in characters, and number of cases and of answers
+#: maximum length of a text, in characters, and number of cases
 MAX_TEXT = 2_000
 MAX_CASES = 5_000
-MAX_ANSWERS = 40_000
-#: maximum size of the JSON, in bytes. The limits above keep a file that was not tampered with well below.
-MAX_SIZE = 400_000_000
+#: number of characters in all answers after which no further case is added
+MAX_CHARACTERS = 20_000_000
+#: maximum size of the JSON, in bytes. The limits above keep a file that was not tampered with below.
+MAX_SIZE = 250_000_000
 _LEVEL = 6
 
 
@@ -175,10 +176,12 @@ def _answers_of(case: Case | None, model: str) -> list[CaseAnswer]:
 
 
 def group_answers(rows: Iterable[tuple[str, CaseAnswer]]) -> dict[str, list[CaseAnswer]]:
-    """Return answers by case_id, at most `MAX_ANSWERS` of at most `MAX_CASES` cases. Rows are sorted by case."""
+    """Return answers by case_id, as many as fit. Rows are sorted by case."""
     groups: dict[str, list[CaseAnswer]] = {}
-    for number, (case_id, answer) in enumerate(rows):
-        if case_id not in groups and (len(groups) == MAX_CASES or number >= MAX_ANSWERS):
+    characters = 0
+    for case_id, answer in rows:
+        if case_id not in groups and (len(groups) == MAX_CASES or characters >= MAX_CHARACTERS):
             break
         groups.setdefault(case_id, []).append(answer)
+        characters += sum(len(text) for text in (answer.text, answer.grader, answer.reason) if text)
     return groups
