@@ -18,10 +18,11 @@ from sqlalchemy import select
 
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import JobKey
-from airflow_provider_batch.core.ledger.ledger import Ledger, open_ledger
+from airflow_provider_batch.core.ledger.ledger import Ledger
 from airflow_provider_batch.core.lifecycle.summary import JobSummary, summarize
 from airflow_provider_batch.evals.page import is_report, report_folder
 from airflow_provider_batch.links.batch import LEDGER_KEY, REPORT_KEY
+from airflow_provider_batch.plugins.ledgers import LEDGERS
 from airflow_provider_batch.staging.layout import job_folder, page_roots
 
 
@@ -32,10 +33,11 @@ def find_job(key: JobKey) -> Ledger | None:
     read.
 
     :param key: the submit task of the job, or another task of it.
+    :return: a ledger that other requests read too. To add records, open the ledger of its folder.
     :raises BatchError: if staging cannot be read.
     """
     folder = _find_folder(key)
-    ledger = None if folder is None else open_ledger(folder)
+    ledger = None if folder is None else LEDGERS.open(folder)
     if ledger is None or (ledger.manifest.key.dag_id, ledger.manifest.key.run_id) != (key.dag_id, key.run_id):
         return None
     return ledger

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from glob import has_magic
 from typing import Any, BinaryIO
 
 from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -47,6 +48,26 @@ class ObjectFolder(PathFolder):
         except OSError as error:
             raise staging_error("write", self.path / name, error) from error
         return True
+
+    def read_all(self, names: Sequence[str]) -> list[bytes | None]:
+        """Return the content of each of these files, or None for one that does not exist.
+
+        Filesystems that can do it, such as s3fs, read many at the same time.
+        """
+        paths = [(self.path / name).path for name in names]
+        if not paths or any(map(has_magic, paths)):  # fsspec would take these paths for patterns
+            return super().read_all(names)
+        contents = self.path.fs.cat(paths, on_error="return")
+        return [self._content(path, contents[path]) for path in map(self.path.fs._strip_protocol, paths)]
+
+    def _content(self, path: str, content: bytes | Exception) -> bytes | None:
+        if isinstance(content, FileNotFoundError):
+            return None
+        if isinstance(content, OSError):
+            raise staging_error("read", path, content) from content
+        if isinstance(content, Exception):
+            raise content
+        return content
 
     def _entries(self, subfolder: str, *, folders: bool) -> list[str]:
         # s3fs and others cache listings, but the records of other workers must be visible immediately

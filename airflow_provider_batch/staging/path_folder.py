@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,10 @@ class PathFolder:
             return None
         except OSError as error:
             raise staging_error("read", self.path / name, error) from error
+
+    def read_all(self, names: Sequence[str]) -> list[bytes | None]:
+        """Return the content of each of these files, or None for one that does not exist."""
+        return [self.read(name) for name in names]
 
     def names(self, subfolder: str) -> list[str]:
         """Return the names of the files in a subfolder."""

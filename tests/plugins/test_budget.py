@@ -14,6 +14,7 @@ from uuid import uuid4
 import httpx
 import pytest
 from fastapi import HTTPException
+from fastapi.testclient import TestClient
 
 from airflow_provider_batch.core.ledger.job import JobKey
 from airflow_provider_batch.links.batch import LEDGER_KEY, job_page
@@ -73,6 +74,16 @@ def test_airflow_answers_while_the_store_hangs(
         "The store did not answer within 2 s. Try again later.": 5,
         "The store is slow, and too many requests wait for it. Try again later.": 55,
     }
+
+
+def test_the_progress_of_jobs_in_a_store_that_hangs_is_unknown_after_one_deadline(
+    airflow_api: Any, login: Headers, hanging_job: JobKey, store: ThreadBudget
+) -> None:
+    params = {"job": [f"{hanging_job.dag_id}|run|submit|-1"] * 50}
+    jobs = TestClient(airflow_api).get("/batch/api/progress", params=params, headers=login()).json()["jobs"]
+    assert len(jobs) == 50
+    assert {job["problem"] for job in jobs} == {"The store did not answer within 2 s. Try again later."}
+    assert {job["done"] for job in jobs} == {None}
 
 
 def test_a_read_that_nobody_waits_for_any_more_does_not_start() -> None:

@@ -10,30 +10,12 @@ import msgspec
 import pytest
 from sqlalchemy import update
 
-from airflow_provider_batch.core.ledger.job import Estimate, JobKey, Manifest
-from airflow_provider_batch.core.ledger.ledger import seal
-from airflow_provider_batch.core.provider.limits import Limits
+from airflow_provider_batch.core.ledger.job import JobKey
 from airflow_provider_batch.links.batch import LEDGER_KEY, REPORT_KEY
 from airflow_provider_batch.plugins.lookup import find_job, load_report
 from airflow_provider_batch.staging.layout import job_folder
-from tests.plugins.rows import NOON, Run, Task, add_runs
-
-
-def seal_job(root: str, key: JobKey) -> str:
-    """Seal a job without rows, and return the address of its folder."""
-    manifest = Manifest(
-        job_uid=uuid4().hex,
-        key=key,
-        sealed_at=NOON,
-        endpoint="/v1/responses",
-        openai_conn_id="openai_default",
-        requests=0,
-        shards=[],
-        carry=[],
-        estimate=Estimate(),
-        limits=Limits(),
-    )
-    return seal(job_folder(root, key), manifest).folder.uri
+from tests.plugins.ledgers import seal_job
+from tests.plugins.rows import Run, Task, add_runs
 
 
 @pytest.fixture
@@ -49,7 +31,7 @@ def add_tasks(key: JobKey, address: Any, **others: Any) -> None:
 
 
 def test_every_task_of_a_job_leads_to_it(key: JobKey, staging: str) -> None:
-    address = seal_job(staging, key)
+    address = seal_job(staging, key).folder.uri
     add_tasks(key, address, wait=address, land=address)
     for task_id in ("submit", "wait", "land"):
         ledger = find_job(msgspec.structs.replace(key, task_id=task_id))
@@ -62,7 +44,7 @@ def test_every_task_of_a_job_leads_to_it(key: JobKey, staging: str) -> None:
 def test_an_address_that_was_edited_in_the_ui_without_changing_it_still_leads_to_the_job(
     key: JobKey, staging: str
 ) -> None:
-    address = seal_job(staging, key)
+    address = seal_job(staging, key).folder.uri
     add_tasks(key, f'"{address}"')  # Airflow's UI stores the JSON text of a value
     assert find_job(key) is not None
 
@@ -76,7 +58,7 @@ def test_a_job_below_another_root_is_found_only_if_the_configuration_names_the_r
     key: JobKey, staging: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tmp_path / "other"
-    add_tasks(key, seal_job(root.as_uri(), key))
+    add_tasks(key, seal_job(root.as_uri(), key).folder.uri)
     assert find_job(key) is None
     monkeypatch.setenv("AIRFLOW__OPENAI_BATCH__PAGE_STAGING", f"/srv/unused, {root}")
     assert find_job(key) is not None
@@ -84,7 +66,7 @@ def test_a_job_below_another_root_is_found_only_if_the_configuration_names_the_r
 
 def test_the_address_of_another_job_opens_nothing(key: JobKey, staging: str) -> None:
     neighbour = msgspec.structs.replace(key, map_index=4)
-    add_tasks(key, seal_job(staging, neighbour))
+    add_tasks(key, seal_job(staging, neighbour).folder.uri)
     seal_job(staging, key)
     assert find_job(key) is None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import secrets
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 import pytest
 from airflow.configuration import AIRFLOW_HOME
 from airflow.sdk.io import attach
+from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,6 +79,37 @@ def test_a_missing_file_reads_as_none_and_a_missing_folder_lists_as_empty(folder
     assert folder.read("g001/seal.json") is None
     assert folder.names("g001/records") == []
     assert folder.folders("") == []
+
+
+@pytest.mark.parametrize("subfolder", ["records", "what[a-z]*"])
+def test_many_files_are_read_in_the_order_of_their_names(folder: Folder, subfolder: str) -> None:
+    for name in ("b", "a"):
+        folder.create(f"{subfolder}/{name}.json", name.encode())
+    names = [f"{subfolder}/{name}.json" for name in ("b", "missing", "a", "b")]
+    assert folder.read_all(names) == [b"b", None, b"a", b"b"]
+    assert folder.read_all([]) == []
+
+
+class Meeting(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no types
+    """A store in which a read ends when another two have started."""
+
+    cachable = False
+    barrier = asyncio.Barrier(3)
+
+    async def _cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
+        if path.endswith("denied"):
+            raise PermissionError(13, "Access Denied", path)
+        await asyncio.wait_for(self.barrier.wait(), 60)
+        return path.rpartition("/")[2].encode()
+
+
+def test_a_store_that_can_do_it_reads_many_files_at_the_same_time() -> None:
+    conn_id = f"c{secrets.token_hex(8)}"
+    attach("memory", conn_id=conn_id, fs=Meeting())
+    folder = open_folder(f"memory://{conn_id}@bucket/{conn_id}")
+    assert folder.read_all(["a", "b", "c"]) == [b"a", b"b", b"c"]
+    with pytest.raises(StagingError, match=r"cannot read .*denied: Access Denied"):
+        folder.read_all(["denied"])
 
 
 def test_removing_a_file_twice_is_not_an_error(folder: Folder) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from decimal import Decimal
 from typing import Any, BinaryIO
@@ -52,6 +52,9 @@ class MemoryFolder(Folder):
     def read(self, name: str) -> bytes | None:
         self._interrupt("read")
         return self.files.get(name)
+
+    def read_all(self, names: Sequence[str]) -> list[bytes | None]:
+        raise NotImplementedError
 
     def names(self, subfolder: str) -> list[str]:
         self._interrupt("list")

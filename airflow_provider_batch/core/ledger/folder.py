@@ -6,6 +6,7 @@ time, and a job that was only half written is a folder without a seal.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Protocol
 
@@ -22,6 +23,10 @@ class Folder(Protocol):
 
     def read(self, name: str) -> bytes | None:
         """Return the content of a small file, or None if it does not exist."""
+        ...
+
+    def read_all(self, names: Sequence[str]) -> list[bytes | None]:
+        """Return the content of each of these small files, as `read` does. A store may read several at once."""
         ...
 
     def names(self, subfolder: str) -> list[str]:

@@ -47,6 +47,7 @@ have sealed the same rows. `Ledger.add` therefore refuses an intent once there i
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -65,6 +66,9 @@ from airflow_provider_batch.core.ledger.records import (
 )
 from airflow_provider_batch.core.ledger.state import JobState
 from airflow_provider_batch.exceptions import LedgerError, StoppedError
+
+#: number of records that are read together, from a store that can do it
+_READ_TOGETHER = 500
 
 
 def shard_name_format(generation: int) -> str:
@@ -133,16 +137,22 @@ class Ledger:
         :raises LedgerError: if a record cannot be read, or belongs to no shard of the job.
         """
         for folder in {f"{self._root_prefix}/records", f"{self.prefix}/records"}:
-            for name in (f"{folder}/{file}" for file in self.folder.names(folder)):
-                is_unread = name not in self._records and name not in self._ignored_names
-                data = self.folder.read(name) if is_unread else None
-                if data is not None:
-                    record: Record = decode(data, Record, f"{self.folder.uri}/{name}")
-                    if self._records_folder(record) == folder:
-                        self._records[name] = record
-                    else:
-                        self._ignored_names.add(name)
-        return fold(self.manifest, self._records.values())
+            names = [f"{folder}/{file}" for file in self.folder.names(folder)]
+            unread = [name for name in names if name not in self._records and name not in self._ignored_names]
+            for start in range(0, len(unread), _READ_TOGETHER):
+                self._read_records(folder, unread[start : start + _READ_TOGETHER])
+        # a copy, because other threads of Airflow's API server may read this ledger too
+        return fold(self.manifest, list(self._records.values()))
+
+    def _read_records(self, folder: str, names: list[str]) -> None:
+        for name, data in zip(names, self.folder.read_all(names), strict=True):
+            if data is None:
+                continue
+            record: Record = decode(data, Record, f"{self.folder.uri}/{name}")
+            if self._records_folder(record) == folder:
+                self._records[name] = record
+            else:
+                self._ignored_names.add(name)
 
 
 def generation_prefix(generation: int) -> str:
@@ -211,6 +221,12 @@ def _generations(folder: Folder) -> Iterator[Ledger]:
             yield Ledger(folder, decode(data, Manifest, f"{folder.uri}/{name}/seal.json"))
 
 
+@cache
+def _decoder(record_type: Any) -> msgspec.json.Decoder[Any]:
+    # to build the decoder of a union takes fifty times as long as to decode a record with it
+    return msgspec.json.Decoder(record_type)
+
+
 def decode(data: bytes, record_type: Any, location: str) -> Any:
     """Decode a small file of the ledger.
 
@@ -218,7 +234,7 @@ def decode(data: bytes, record_type: Any, location: str) -> Any:
     :raises LedgerError: if the file is not a valid record of this type.
     """
     try:
-        return msgspec.json.decode(data, type=record_type)
+        return _decoder(record_type).decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise LedgerError(
             f"Cannot read {location} as a record of a job: {error}. The file was left as it is. Restore it, or run the "

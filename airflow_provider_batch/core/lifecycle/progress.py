@@ -1,8 +1,9 @@
-"""Counts the rows of a running job by outcome, from its ledger alone."""
+"""Counts the rows of a running job by outcome, and what it has cost so far, from its ledger alone."""
 
 from __future__ import annotations
 
 from collections import Counter
+from decimal import Decimal
 
 from airflow_provider_batch.core.answers.outcome import Outcome
 from airflow_provider_batch.core.ledger.state import JobState
@@ -46,3 +47,10 @@ def outcomes_so_far(state: JobState) -> dict[str, int]:
     counts[Outcome.PENDING] += state.manifest.sent - sum(counts.values())
     counts[Outcome.INVALID_INPUT] += state.manifest.invalid
     return {outcome.value: counts[outcome] for outcome in Outcome if counts[outcome] > 0}
+
+
+def cost_so_far(state: JobState) -> float | None:
+    """Return the cost of all answers collected so far in US dollars; None if a price or the usage is unknown."""
+    costs = [settled.cost_usd for _, _, settled in state.settled_submissions()]
+    amounts = [Decimal(cost) for cost in costs if cost is not None]
+    return float(sum(amounts)) if len(amounts) == len(costs) else None

@@ -147,7 +147,7 @@ def _make_job_row(submit: TaskRow, others: list[TaskRow]) -> JobRow:
     wait_result = read_result(_newest_result(tasks, Role.WAIT), WaitedResult)
     landing_result = read_result(_newest_result(tasks, Role.LAND), LandedResult)
     rows = submit_result.requests if submit_result.requests is not None else landing_result.requests
-    succeeded, unsuccessful = _outcomes(
+    succeeded, unsuccessful = count_outcomes(
         landing_result.outcomes if landing_result.outcomes is not None else wait_result.outcomes
     )
     cost, standard_cost = landing_result.cost_usd, landing_result.standard_cost_usd
@@ -201,7 +201,7 @@ def _newest_result(tasks: Sequence[tuple[Role, TaskRow]], role: Role) -> str | N
     return max(results)[1] if results else None
 
 
-def _outcomes(outcomes: dict[str, int] | None) -> tuple[int | None, int | None]:
+def count_outcomes(outcomes: dict[str, int] | None) -> tuple[int | None, int | None]:
     """Return how many rows succeeded, and how many ended in another way."""
     if outcomes is None:
         return None, None

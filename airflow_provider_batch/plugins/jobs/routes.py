@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import UTC, datetime
+from typing import Annotated
 
-from fastapi import APIRouter, HTTPException, Response
+from fastapi import APIRouter, HTTPException, Query, Response
 
 from airflow_provider_batch.plugins import budget
-from airflow_provider_batch.plugins.access import ReadableDags
+from airflow_provider_batch.plugins.access import ReadableDags, parse_joined_key
 from airflow_provider_batch.plugins.jobs.listing import MAX_LIMIT, SORT_KEYS, Criteria, list_jobs
+from airflow_provider_batch.plugins.jobs.progress import MAX_JOBS, read_progress
 from airflow_provider_batch.plugins.jobs.snapshot import JOBS
 from airflow_provider_batch.plugins.replies import reply
 
@@ -44,6 +46,14 @@ async def jobs(
         limit=_parse_number("limit", limit, 1, MAX_LIMIT),
     )
     return reply(await budget.DATABASE.run(lambda: list_jobs(JOBS.rows(), dag_ids, criteria)))
+
+
+@router.get("/progress")
+async def progress(dag_ids: ReadableDags, job: Annotated[list[str], Query(default_factory=list)]) -> Response:
+    """Return how far jobs are, from their ledgers. Each is written as DAG|RUN|TASK|MAP."""
+    if len(job) > MAX_JOBS:
+        raise HTTPException(400, f"job: Give at most {MAX_JOBS} jobs.")
+    return reply({"jobs": await read_progress([parse_joined_key(text) for text in job], dag_ids)})
 
 
 def _parse_since(text: str) -> datetime | None:

@@ -6,6 +6,7 @@ import hashlib
 import io
 import itertools
 import json
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, BinaryIO
 
@@ -43,6 +44,9 @@ class InMemoryFolder:
         raise NotImplementedError
 
     def read(self, name: str) -> bytes | None:
+        raise NotImplementedError
+
+    def read_all(self, names: Sequence[str]) -> list[bytes | None]:
         raise NotImplementedError
 
     def names(self, under: str) -> list[str]:
