@@ -36,9 +36,9 @@ airflow: $(STAMP) ## start a full Airflow with the same DAGs, until Ctrl-C; PORT
 	@$(BIN)/airflow-batch demo --airflow --port $(PORT) --home $(HOME_DIR) $(if $(filter-out 0,$(LIVE)),--live) $(ARGS)
 
 test: $(PEERS) ## run the tests; ARGS="-k word" selects some, ARGS=-n0 runs them one at a time
-	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not browser" $(ARGS)
 
-browser: $(BROWSER) ## fill in the trigger form in a headless Chromium; BATCH_SCREENSHOTS=folder saves screenshots
+browser: $(BROWSER) ## test the trigger form and the page of the jobs in Chromium; BATCH_SCREENSHOTS=folder saves screenshots
 	@$(BIN)/python -m pytest -m browser $(ARGS)
 
 bench: $(BENCH) ## measure sealing, landing and waiting beside other tools, about an hour; ARGS="--rows 1000000 --runs 1"

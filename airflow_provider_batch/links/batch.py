@@ -14,6 +14,8 @@ from airflow.providers.common.compat.sdk import BaseOperatorLink, conf
 
 #: URL prefix of the plugin's routes, below the base URL of the API server
 MOUNT = "/batch"
+#: path of the page "LLM batch" in Airflow's UI, below the base URL of the API server; `plugins.batch` registers it
+PAGE = "/plugin/llm-batch"
 #: XCom key of the address of the job's ledger, from which the page of the job is rendered
 LEDGER_KEY = "batch_ledger"
 #: XCom key of the file name of the report that a task wrote into its folder in staging

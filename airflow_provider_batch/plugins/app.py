@@ -7,11 +7,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from airflow_provider_batch.exceptions import BatchError
-from airflow_provider_batch.plugins import routes
+from airflow_provider_batch.plugins import assets, routes
 from airflow_provider_batch.plugins.evals import routes as evals
 from airflow_provider_batch.plugins.jobs import routes as jobs
 
 app = FastAPI(title="LLM batch", openapi_url=None, docs_url=None, redoc_url=None)
+app.include_router(assets.router)
 app.include_router(routes.router)
 app.include_router(jobs.router)
 app.include_router(evals.router)

@@ -1,4 +1,4 @@
-"""The Airflow plugin: routes below /batch, and a tab "LLM batch" on task instances.
+"""The Airflow plugin: routes below /batch, the page "LLM batch" in the left bar, and tabs of runs and task instances.
 
 Airflow loads plugins in every process, including workers. FastAPI and Airflow's own API take over a second to import
 and are only needed in the API server, so they are imported when the first request arrives.
@@ -11,7 +11,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowPlugin
 
-from airflow_provider_batch.links.batch import MOUNT, plugin_url
+from airflow_provider_batch.links.batch import MOUNT, PAGE, plugin_url
 
 _Message = MutableMapping[str, Any]
 
@@ -25,11 +25,30 @@ async def routes(
     await app(scope, receive, send)
 
 
+def page(destination: str, route: str) -> dict[str, Any]:
+    """Return the registration of the page, a React app of plain modules that Airflow loads without a build step.
+
+    :param destination: where Airflow shows it: "nav", or a tab of "dag_run" and so on.
+    :param route: the last part of its path. It must be unique among all plugins.
+    """
+    return {
+        "name": "LLM batch",
+        "bundle_url": plugin_url("/ui/main.js"),
+        "icon": plugin_url("/ui/icon.svg"),
+        "destination": destination,
+        "url_route": route,
+    }
+
+
 class BatchPlugin(AirflowPlugin):
-    """Registers the routes and the tab with Airflow."""
+    """Registers the routes, the page and the tabs with Airflow."""
 
     name = "batch"
     fastapi_apps = [{"app": routes, "url_prefix": MOUNT, "name": "LLM batch"}]  # noqa: RUF012 - Airflow's shape
+    react_apps = [  # noqa: RUF012 - Airflow's shape
+        {**page("nav", PAGE.rpartition("/")[2]), "nav_top_level": True},
+        page("dag_run", "llm-batch-run"),
+    ]
     external_views = [  # noqa: RUF012 - Airflow's shape
         {
             "name": "LLM batch",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,11 +34,14 @@ class DemoAirflow:
 
 
 @contextlib.contextmanager
-def demo_airflow(path: Path, *dag_ids: str) -> Iterator[DemoAirflow]:
-    """Start Airflow and the batch server below `path`, and wait until these DAGs are parsed."""
+def demo_airflow(path: Path, *dag_ids: str, pace: Mapping[str, str] | None = None) -> Iterator[DemoAirflow]:
+    """Start Airflow and the batch server below `path`, and wait until these DAGs are parsed.
+
+    :param pace: see `running_airflow`.
+    """
     with LocalServer(path / "server", admin=True) as server:
         provider = Provider(server.base_url, "local", local=True)
-        with running_airflow(path / "home", provider, dags_folder()) as airflow:
+        with running_airflow(path / "home", provider, dags_folder(), pace) as airflow:
             tickets.seed(airflow.home.warehouse, tickets.load())
             airflow.await_dags(*dag_ids)
             yield DemoAirflow(airflow, server)

@@ -1,20 +1,25 @@
-"""A headless Chromium that is logged in to a full Airflow with the example DAGs.
+"""A headless Chromium that is logged in to a full Airflow with the example DAGs and those in `dags`.
 
 The tests are skipped if Chromium or its driver is missing (`make browser` installs the driver). If BATCH_SCREENSHOTS is
-set, a screenshot of each step is saved in that folder.
+set, screenshots are saved in that folder.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
+from airflow_provider_batch.demo.home import Provider, dags_folder
+from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.demo_airflow import DemoAirflow, demo_airflow
 
 if TYPE_CHECKING:
@@ -24,6 +29,15 @@ if TYPE_CHECKING:
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 #: how long a step on a page may take on a busy machine, in milliseconds
 TIMEOUT_MS = 60_000
+#: How long a batch is in progress unless a test advances the clock of its server, in seconds: longer than any test, and
+#: shorter than the completion window.
+BATCH_SECONDS = 7_200.0
+#: the accessibility checker, from npm
+AXE = "axe-core@4.14.1"
+DAGS = Path(__file__).parent / "dags"
+USERS = ("admin", "viewer")
+#: a desktop and a phone
+SIZES = {"desktop": {"width": 1300, "height": 1100}, "phone": {"width": 390, "height": 844}}
 
 
 @pytest.fixture(scope="session")
@@ -40,22 +54,79 @@ def browser() -> Iterator[Browser]:
         yield driver.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
 
 
-@pytest.fixture(scope="module")
-def demo(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoAirflow]:
+@pytest.fixture(scope="session")
+def slow_provider(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+    """A batch server whose batches stay in progress until a test advances its clock."""
+    with LocalServer(tmp_path_factory.mktemp("slow"), in_progress=BATCH_SECONDS, admin=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def still_provider(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+    """A batch server whose clock no test advances."""
+    with LocalServer(tmp_path_factory.mktemp("still"), in_progress=BATCH_SECONDS) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def demo(
+    slow_provider: LocalServer, still_provider: LocalServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[DemoAirflow]:
     """A running Airflow. It depends on `browser`, so it does not start if the tests are skipped."""
-    with demo_airflow(tmp_path_factory.mktemp("browser"), "batch_on_demand") as demo:
+    bundles = [
+        {
+            "name": name,
+            "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
+            "kwargs": {"path": str(folder)},
+        }
+        for name, folder in (("demo", dags_folder()), ("watched", DAGS))
+    ]
+    environment = {
+        "AIRFLOW_CONN_SLOW_PROVIDER": Provider(slow_provider.base_url, slow_provider.api_key).connection,
+        "AIRFLOW_CONN_STILL_PROVIDER": Provider(still_provider.base_url, still_provider.api_key).connection,
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{user}:{user}" for user in USERS),
+        "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
+        "AIRFLOW__CORE__PARALLELISM": "2",
+        "AIRFLOW__CORE__DEFAULT_POOL_TASK_SLOT_COUNT": "2",
+    }
+    path = tmp_path_factory.mktemp("browser")
+    with demo_airflow(path, "batch_on_demand", "watched_job", pace=environment) as demo:
         yield demo
 
 
 @pytest.fixture
-def ui(browser: Browser, demo: DemoAirflow, request: pytest.FixtureRequest) -> Iterator[Ui]:
+def open_ui(browser: Browser, demo: DemoAirflow, request: pytest.FixtureRequest) -> Iterator[Callable[..., Ui]]:
+    """Return a function that opens Airflow's UI in a window of its own; see `Ui`."""
+    with ExitStack() as windows:
+
+        def open_window(user: str = "admin", size: str = "desktop", colours: Literal["light", "dark"] = "light") -> Ui:
+            context = windows.enter_context(browser.new_context(viewport=SIZES[size], color_scheme=colours))
+            context.set_default_timeout(TIMEOUT_MS)
+            ui = Ui(context.new_page(), demo, request.node.name)
+            ui.log_in(user)
+            return ui
+
+        yield open_window
+
+
+@pytest.fixture
+def ui(open_ui: Callable[..., Ui]) -> Ui:
     """Airflow's UI, logged in as `admin`."""
-    with browser.new_context(viewport={"width": 1300, "height": 1100}) as context:
-        context.set_default_timeout(TIMEOUT_MS)
-        page = context.new_page()
-        ui = Ui(page, demo, request.node.name)
-        ui.log_in()
-        yield ui
+    return open_ui()
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The script of the accessibility checker. Skips the test if npm cannot install it."""
+    folder = tmp_path_factory.mktemp("axe")
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("Accessibility is not checked: npm, which installs axe-core, is not on the PATH.")
+    command = [npm, "install", "--prefix", str(folder), "--no-audit", "--no-fund", "--silent", AXE]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    if result.returncode:
+        pytest.skip(f"Accessibility is not checked: npm cannot install {AXE}. {result.stderr.strip()[-300:]}")
+    return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text("utf-8")
 
 
 class Ui:
@@ -67,17 +138,20 @@ class Ui:
         self._name = name
         self._screenshots = 0
 
-    def log_in(self) -> None:
-        """Log in as `admin`."""
-        self.page.goto(f"{self._url}/")
-        self.page.fill("input[name=username]", "admin")
-        self.page.fill("input[name=password]", self.demo.airflow.password)
+    def log_in(self, user: str = "admin") -> None:
+        """Log in as one of `USERS`."""
+        passwords = json.loads(
+            (self.demo.airflow.home.airflow / "simple_auth_manager_passwords.json.generated").read_text()
+        )
+        self.page.goto(f"{self.url}/")
+        self.page.fill("input[name=username]", user)
+        self.page.fill("input[name=password]", passwords[user])
         self.page.click("button[type=submit]")
         self.page.get_by_role("link", name="Dags").first.wait_for()
 
     def open_form(self, dag_id: str) -> Locator:
         """Press *Trigger* on the page of a DAG and return the form."""
-        self.page.goto(f"{self._url}/dags/{dag_id}")
+        self.page.goto(f"{self.url}/dags/{dag_id}")
         self.page.get_by_role("button", name="Trigger").first.click()
         form = self.page.get_by_role("dialog").filter(has_text="Trigger Dag")
         form.wait_for()
@@ -103,7 +177,31 @@ class Ui:
 
     def open_task(self, dag_id: str, run_id: str, task_id: str, tab: str = "") -> None:
         """Open the page of a task instance."""
-        self.page.goto(f"{self._url}/dags/{dag_id}/runs/{run_id}/tasks/{task_id}{tab}")
+        self.page.goto(f"{self.url}/dags/{dag_id}/runs/{run_id}/tasks/{task_id}{tab}")
+
+    def open_jobs(self, query: str = "") -> None:
+        """Open the list of jobs, with these filters."""
+        self.page.goto(f"{self.url}/plugin/llm-batch{query}")
+        self.page.get_by_role("heading", name="LLM batch jobs").wait_for()
+
+    def violations(self, axe: str, part: str = "#llm-batch") -> list[dict[str, Any]]:
+        """Return what the accessibility checker finds serious or critical in a part of the page."""
+        self.page.evaluate(axe)
+        result = self.page.evaluate("(part) => axe.run(part, {resultTypes: ['violations']})", part)
+        return [
+            {"id": violation["id"], "help": violation["help"], "where": [node["html"] for node in violation["nodes"]]}
+            for violation in result["violations"]
+            if violation["impact"] in ("serious", "critical")
+        ]
+
+    def fits(self) -> bool:
+        """Return whether the page is not wider than the window."""
+        return bool(
+            self.page.evaluate(
+                "[document.documentElement, document.querySelector('#llm-batch')]"
+                ".every((part) => part.scrollWidth <= part.clientWidth)"
+            )
+        )
 
     def screenshot(self, step: str) -> None:
         """Save a screenshot of the page if BATCH_SCREENSHOTS is set."""
@@ -115,5 +213,6 @@ class Ui:
             self.page.screenshot(path=Path(folder) / f"{self._name}-{self._screenshots}-{step}.png")
 
     @property
-    def _url(self) -> str:
+    def url(self) -> str:
+        """The address of Airflow, without a slash at the end."""
         return str(self.demo.airflow.client.base_url).rstrip("/")

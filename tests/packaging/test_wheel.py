@@ -99,6 +99,7 @@ def test_the_wheel_contains_the_package_its_data_and_the_dags(files: set[str]) -
         f"{PACKAGE}/demo/tickets.jsonl",
         f"{PACKAGE}/example_dags/label_tickets.py",
         f"{PACKAGE}/example_dags/sql/tickets.sql",
+        f"{PACKAGE}/plugins/ui/main.js",
     } <= expected
     assert {path for path in files if path.startswith(f"{PACKAGE}/")} == expected
 

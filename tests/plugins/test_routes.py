@@ -114,18 +114,28 @@ def test_a_record_that_cannot_be_read_gets_the_error_escaped(
 def test_every_route_of_the_plugin_requires_a_login(airflow: TestClient) -> None:
     for route in app.routes:
         assert isinstance(route, APIRoute)
+        if route.path == "/ui/{name}":
+            continue  # the files of the page, which contain no data
         path = route.path.format(dag_id="d", task_id="t", map_index="-1")
         assert airflow.get(f"/batch{path}", params={"run_id": "r"}).status_code == 401, path
     for path in ("/docs", "/openapi.json", "/redoc"):
         assert airflow.get(f"/batch{path}").status_code == 404
 
 
-def test_airflow_shows_the_page_as_a_tab_of_a_task_instance(airflow: TestClient) -> None:
+def test_airflow_shows_the_page_in_the_left_bar_and_as_a_tab_of_a_run(airflow: TestClient) -> None:
     plugins = airflow.get("/api/v2/plugins", params={"limit": 100}, headers=login("admin")).json()["plugins"]
     (plugin,) = [plugin for plugin in plugins if plugin["name"] == "batch"]
     (view,) = plugin["external_views"]
     assert (view["destination"], view["url_route"]) == ("task_instance", "batch-job")
     assert view["href"] == "/batch/job/{DAG_ID}/{TASK_ID}/{MAP_INDEX}?run_id={RUN_ID}"
+    assert {(page["destination"], page["url_route"]) for page in plugin["react_apps"]} >= {
+        ("nav", "llm-batch"),
+        ("dag_run", "llm-batch-run"),
+    }
+    for page in plugin["react_apps"]:
+        # Airflow before 3.4 ignores `applies_to`, and would show the tab on every task of every DAG.
+        assert page["destination"] != "task_instance" or "applies_to" in page
+        assert airflow.get(page["bundle_url"]).headers["Content-Type"].startswith("application/javascript")
 
 
 def test_loading_the_plugin_does_not_import_the_api_server() -> None:

@@ -66,11 +66,11 @@ def _plugin_check() -> Check:
         return Check("plugin", Status.UNKNOWN, message, "Run `airflow plugins` on the API server.")
     for source, problem in errors.items():
         if "batch" in source:
-            return Check("plugin", Status.PROBLEM, f"The plugin of the tab LLM batch cannot be loaded: {problem}")
+            return Check("plugin", Status.PROBLEM, f"The plugin of the page LLM batch cannot be loaded: {problem}")
     if BatchPlugin.name in names:
-        return Check("plugin", Status.OK, "The plugin with the tab LLM batch is loaded.")
+        return Check("plugin", Status.OK, "The plugin with the page LLM batch is loaded.")
     fix = f"Install {PACKAGE} in the environment of the API server too, and restart it."
-    return Check("plugin", Status.WARNING, "Airflow does not load the plugin with the tab LLM batch.", fix)
+    return Check("plugin", Status.WARNING, "Airflow does not load the plugin with the page LLM batch.", fix)
 
 
 def _encoding_check() -> Check:
