@@ -31,6 +31,7 @@ from airflow_provider_batch.core.landing.refusals import group_refusals, refusal
 from airflow_provider_batch.core.landing.summary import failure_message, landed_record
 from airflow_provider_batch.core.ledger.job import Manifest
 from airflow_provider_batch.core.ledger.records import Landed
+from airflow_provider_batch.core.lifecycle.cleared_wait import clear_wait
 from airflow_provider_batch.core.lifecycle.receipt import receipt
 from airflow_provider_batch.core.lifecycle.summary import JobSummary, landing_result, summarize
 from airflow_provider_batch.core.schema.columns import Column
@@ -259,7 +260,11 @@ class BatchResultsOperator(CheckedMapping, NamedByMapping, BaseOperator):
             )
         result: dict[str, Any] = msgspec.to_builtins(landing_result(summary, record))
         failure = failure_message(
-            record, manifest.requests, max_failure_rate=self.max_failure_rate, partial=self.accept_partial
+            record,
+            manifest.requests,
+            str(clear_wait(ledger.state())),
+            max_failure_rate=self.max_failure_rate,
+            partial=self.accept_partial,
         )
         problems = {**landing.misfits, **group_refusals(refusals)}
         if failure is not None or problems:

@@ -22,7 +22,7 @@ from airflow_provider_batch.core.arguments import (
 )
 from airflow_provider_batch.core.formatting import format_count, format_time
 from airflow_provider_batch.core.ledger.ledger import Ledger
-from airflow_provider_batch.core.ledger.records import Task, TaskStarted
+from airflow_provider_batch.core.ledger.records import RetryArguments, Task, TaskStarted
 from airflow_provider_batch.core.lifecycle.deadline import cutoff, deadline_to_record
 from airflow_provider_batch.core.lifecycle.steps import RETRYABLE, Finish, Hold, Pause, Policy, Void, Wait
 from airflow_provider_batch.core.lifecycle.summary import summarize, wait_result
@@ -248,7 +248,8 @@ class BatchSensor(CheckedMapping, NamedByMapping, BaseSensorOperator):
         """
         BatchJobLink.persist(context, ledger.folder.uri)
         now = datetime.now(UTC)
-        ledger.add(TaskStarted(Task.WAIT, context["ti"].max_tries, now))
+        arguments = RetryArguments(self.max_attempts, self.retry_on, self.on_incomplete == RAISE_CAP)
+        ledger.add(TaskStarted(Task.WAIT, context["ti"].max_tries, now, arguments))
         if is_start:
             self._set_deadline(context, ledger, now)
         hook = open_hook(ledger.manifest.openai_conn_id)

@@ -17,10 +17,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from airflow_provider_batch.core.answers.outcome import Outcome
+from airflow_provider_batch.core.answers.outcome import STORAGE, Outcome
 from airflow_provider_batch.core.landing.columns import FIXED_COLUMNS
 from airflow_provider_batch.core.landing.refusals import Refusal
-from airflow_provider_batch.core.landing.storage_limits import STORAGE, StorageLimits, storage_message
+from airflow_provider_batch.core.landing.storage_limits import StorageLimits, storage_message
 from airflow_provider_batch.core.schema.columns import Column
 from airflow_provider_batch.exceptions import ResultsTableError
 from airflow_provider_batch.warehouse.drivers.base import Driver

@@ -89,6 +89,9 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 #: error code of a request that the flex tier did not take. It was not billed, and is not an attempt
 FLEX_UNAVAILABLE = "flex_unavailable"
 
+#: error code of an answer with a value that the results table does not take
+STORAGE = "storage"
+
 #: the field of a line that says that its request may have been billed although there is no answer
 MAY_BE_BILLED = "may_be_billed"
 

@@ -33,7 +33,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from airflow_provider_batch.core.answers.outcome import PENDING, Answer, Outcome, withheld_by
+from airflow_provider_batch.core.answers.outcome import PENDING, STORAGE, Answer, Outcome, withheld_by
 from airflow_provider_batch.core.answers.result_files import read_answers, read_rows, read_unsuccessful
 from airflow_provider_batch.core.landing.best_ranks import BestRanks
 from airflow_provider_batch.core.landing.refusals import RefusalGroup
@@ -44,7 +44,7 @@ from airflow_provider_batch.core.landing.row_spending import (
     superseded_submissions,
 )
 from airflow_provider_batch.core.landing.rows import RowChunk, Source, TableRows
-from airflow_provider_batch.core.landing.storage_limits import STORAGE, StorageLimits, storage_reasons
+from airflow_provider_batch.core.landing.storage_limits import StorageLimits, storage_reasons
 from airflow_provider_batch.core.landing.totals import Totals
 from airflow_provider_batch.core.landing.values import AnswerValues
 from airflow_provider_batch.core.ledger.folder import Folder

@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from airflow_provider_batch.core.answers.outcome import Outcome
+from airflow_provider_batch.core.answers.outcome import STORAGE, Outcome
 from airflow_provider_batch.core.formatting import format_count
-from airflow_provider_batch.core.landing.storage_limits import STORAGE
 from airflow_provider_batch.core.ledger.records import Reason
 
 #: number of rows and of reasons that an error message names

@@ -16,13 +16,9 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from airflow_provider_batch.core.answers import tolerant_json
-from airflow_provider_batch.core.answers.outcome import Answer, Outcome
+from airflow_provider_batch.core.answers.outcome import STORAGE, Answer, Outcome
 from airflow_provider_batch.core.pricing.prices import Usage
 from airflow_provider_batch.core.schema.columns import ColumnType
-
-#: error code of an answer with a value that the results table cannot store
-STORAGE = "storage"
-
 
 #: what a text must be, so that a column of another type can store it unchanged
 TextFormat = Literal["integer", "date", "time", "timestamp", "local timestamp", "uuid"]

@@ -55,34 +55,23 @@ def rows_not_succeeded(outcomes: Mapping[str, int], requests: int, *, partial: b
     return requests - outcomes.get(Outcome.SUCCEEDED, 0) - sum(outcomes.get(outcome, 0) for outcome in excused_outcomes)
 
 
-def failure_message(landed: Landed, requests: int, *, max_failure_rate: float, partial: bool) -> str | None:
+def failure_message(
+    landed: Landed, requests: int, advice: str, *, max_failure_rate: float, partial: bool
+) -> str | None:
     """Return the error message if too many rows failed, or None if few enough did.
 
     :param requests: number of rows of the job.
+    :param advice: what clearing the wait sends, which rows stay, and what to do about them (`ClearedWait`).
     :param max_failure_rate: the share of them, from 0 to 1, that may have an outcome other than succeeded.
     :param partial: whether to leave out rows that are not settled yet or were withheld by the budget.
     """
     failed_rows = rows_not_succeeded(landed.outcomes, requests, partial=partial)
     if not requests or failed_rows / requests <= max_failure_rate:
         return None
-    advice = _advice(landed.outcomes, failed_rows)
     return (
         f"{failed_rows:,} of {format_count(requests, 'row')} did not succeed ({failed_rows / requests:.1%}, "
         f"max_failure_rate is {max_failure_rate:.1%}). All rows are in {landed.location}, each with its outcome. Most "
         f"frequent reasons: {_format_reasons(landed.reasons) or 'no answer yet'}. {advice}"
-    )
-
-
-def _advice(outcomes: Mapping[str, int], failed_rows: int) -> str:
-    """Return what to do about rows that did not succeed."""
-    invalid_rows = outcomes.get(Outcome.INVALID_INPUT, 0)
-    if not invalid_rows:
-        return "Fix the cause, then clear the wait to retry those rows."
-    if invalid_rows == failed_rows:
-        return "Fix the files, then clear submit and all tasks after it to send those rows."
-    return (
-        f"Fix the cause, then clear the wait to retry those rows. The {format_count(invalid_rows, 'row')} with "
-        "invalid_input were never sent: fix their files, then clear submit and all tasks after it."
     )
 
 

@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from decimal import Decimal
 
-from airflow_provider_batch.core.answers.outcome import Answer, Outcome
-from airflow_provider_batch.core.landing.storage_limits import STORAGE
+from airflow_provider_batch.core.answers.outcome import STORAGE, Answer, Outcome
 from airflow_provider_batch.core.ledger.job import Manifest, Shard
 from airflow_provider_batch.core.ledger.records import Reason
 from airflow_provider_batch.core.pricing.prices import Prices, Usage

@@ -323,6 +323,16 @@ class Task(StrEnum):
     WAIT = "wait"
 
 
+class RetryArguments(msgspec.Struct, frozen=True):
+    """The arguments of the wait that decide which rows it retries."""
+
+    max_attempts: int
+    #: outcomes that are retried
+    retry_on: list[str]
+    #: whether rows whose answer was cut off at the output cap are retried with a higher cap
+    raise_cap: bool = False
+
+
 class TaskStarted(msgspec.Struct, frozen=True, tag="task_started"):
     """A task of the job started for the first time in its clear epoch.
 
@@ -336,6 +346,8 @@ class TaskStarted(msgspec.Struct, frozen=True, tag="task_started"):
     #: the `max_tries` of the task instance
     clear_epoch: int
     time: datetime
+    #: of the wait, so that others can say which rows it retries; None for submit
+    retries: RetryArguments | None = None
 
 
 class Submitted(msgspec.Struct, frozen=True, tag="submitted"):

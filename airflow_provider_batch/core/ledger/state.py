@@ -20,6 +20,7 @@ from airflow_provider_batch.core.ledger.records import (
     Intent,
     Landed,
     Refused,
+    RetryArguments,
     RetryRound,
     Settled,
     Task,
@@ -211,6 +212,20 @@ class JobState(msgspec.Struct):
     def clear_epochs_of(self, task: Task) -> set[int]:
         """Return the clear epochs in which a task worked on this generation."""
         return {start.clear_epoch for start in self.task_starts if start.task is task}
+
+    def retry_arguments(self, until: datetime | None = None) -> RetryArguments | None:
+        """Return what the wait retries, as of its newest start until a time; None before its first start."""
+        starts = [
+            start for start in self.task_starts if start.retries is not None and (until is None or start.time <= until)
+        ]
+        return max(starts, key=lambda start: start.time).retries if starts else None
+
+    @property
+    def is_wait_over(self) -> bool:
+        """Whether the wait has ended, and has not been cleared since."""
+        if self.finished is None:
+            return False
+        return self.deadline_record is None or self.finished.time >= self.deadline_record.time
 
     @property
     def deadline(self) -> datetime | None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.core.ledger.records import Failure
 from airflow_provider_batch.core.ledger.state import JobState, Phase
+from airflow_provider_batch.core.lifecycle.cleared_wait import clear_wait
 from airflow_provider_batch.core.lifecycle.collection import held_batches
 
 
@@ -93,7 +94,8 @@ def _status_of(state: JobState) -> Status:
         return Status(
             JobPhase.RUNNING,
             f"running: {', '.join(parts)}",
-            "Nothing to do: the wait continues without your help. `airflow-batch jobs cancel` cancels its batches.",
+            "If the wait is running, do nothing: it continues without your help. Otherwise, clear it: it collects the "
+            "answers of its batches. `airflow-batch jobs cancel` cancels them.",
         )
     waiting_shards = f"{format_count(len(waiting), 'shard')} waiting to be sent"
     if waiting and state.recent_upload_refusals:
@@ -126,8 +128,13 @@ def _status_of(state: JobState) -> Status:
         return Status(
             JobPhase.LANDED,
             f"landed in {state.landed.location}",
-            "Nothing to do. To retry rows that did not succeed, clear the wait. To write the rows again, clear the "
-            "landing, which sends no requests.",
+            " ".join(
+                [
+                    "Nothing to do.",
+                    *filter(None, [str(clear_wait(state))]),
+                    "To write the rows again, clear the landing, which sends no requests.",
+                ]
+            ),
         )
     if not phases:
         return Status(

@@ -18,7 +18,7 @@ from airflow_provider_batch.core.ledger.ledger import Ledger, earlier_lineages
 from airflow_provider_batch.core.ledger.records import Landed, Reason
 from airflow_provider_batch.core.ledger.state import JobState, Phase, ShardState, Submission
 from airflow_provider_batch.core.lifecycle.collection import held_batches
-from airflow_provider_batch.core.lifecycle.progress import outcomes_so_far
+from airflow_provider_batch.core.lifecycle.progress import outcomes_so_far, rows_being_retried
 from airflow_provider_batch.core.lifecycle.receipt import receipt
 from airflow_provider_batch.core.lifecycle.running_estimate import running_estimate
 from airflow_provider_batch.core.lifecycle.status import JobPhase, status_of
@@ -128,6 +128,8 @@ class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
     outcomes: dict[str, int]
     #: number of the rows that are sent by outcome, regardless of any landing
     progress: dict[str, int]
+    #: number of pending rows that have failed at least once, and are retried now or soon
+    retrying: int = 0
     #: as measured by the canary, or as sealed if there is no verdict
     estimate: Estimate
     #: the same by all answers collected so far; None before the first batch has settled and after the landing
@@ -242,6 +244,7 @@ def summarize(ledger: Ledger) -> JobSummary:
         live=len(state.live_submissions()) + _live_batches_of_earlier_lineages(ledger),
         outcomes=outcomes,
         progress=progress,
+        retrying=rows_being_retried(state),
         estimate=state.estimate,
         running_estimate=None if landed else running_estimate(state),
         cost_usd=landed.cost_usd if landed else None,

@@ -33,18 +33,19 @@ def test_a_partial_landing_ignores_pending_and_withheld_rows(
 @pytest.mark.parametrize(("succeeded", "fails"), [(95, False), (94, True)])
 def test_a_failure_rate_of_exactly_the_maximum_is_allowed(succeeded: int, fails: bool) -> None:
     counts = landed_record(succeeded=succeeded, refused=100 - succeeded)
-    assert (failure_message(counts, 100, max_failure_rate=0.05, partial=False) is not None) is fails
+    assert (failure_message(counts, 100, "", max_failure_rate=0.05, partial=False) is not None) is fails
 
 
 def test_a_job_without_rows_never_fails() -> None:
-    assert failure_message(landed_record(), 0, max_failure_rate=0.0, partial=False) is None
+    assert failure_message(landed_record(), 0, "", max_failure_rate=0.0, partial=False) is None
 
 
 def test_the_message_names_the_counts_the_table_and_the_reasons() -> None:
     message = failure_message(
-        landed_record([REFUSED], succeeded=94, refused=6), 100, max_failure_rate=0.05, partial=False
+        landed_record([REFUSED], succeeded=94, refused=6), 100, "What to do.", max_failure_rate=0.05, partial=False
     )
     assert message is not None
     assert message.startswith("6 of 100 rows did not succeed (6.0%, max_failure_rate is 5.0%). All rows are in")
     assert "labels" in message
     assert "6 rows with refusal: I cannot help with that" in message
+    assert message.endswith("What to do.")
