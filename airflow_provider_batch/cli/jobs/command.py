@@ -18,13 +18,13 @@ from airflow_provider_batch.cli.jobs.show import format_job, format_list
 from airflow_provider_batch.core.answers.outcome import Outcome
 from airflow_provider_batch.core.formatting import format_count, format_usd
 from airflow_provider_batch.core.ledger.ledger import Ledger
-from airflow_provider_batch.core.ledger.records import BY_PERSON, JobCancelled, ResubmitRequested
+from airflow_provider_batch.core.ledger.records import ResubmitRequested
 from airflow_provider_batch.core.lifecycle.status import JobPhase
 from airflow_provider_batch.core.lifecycle.summary import JobSummary, summarize
 from airflow_provider_batch.exceptions import BatchError, InputError
 from airflow_provider_batch.hooks.open import open_hook
 from airflow_provider_batch.staging.layout import remove_folder, staging_root
-from airflow_provider_batch.worker.cancel import cancel_job
+from airflow_provider_batch.worker.decisions import CANCELLED, cancel, cancel_decision
 
 DESCRIPTION = "List, show, cancel, resubmit or clean up the jobs in staging."
 STATES = tuple(dict.fromkeys([*map(str, JobPhase), *map(str, Outcome)]))
@@ -142,22 +142,13 @@ def _find(arguments: argparse.Namespace, root: str) -> Ledger:
 
 def _cancel(arguments: argparse.Namespace, root: str) -> int:
     ledger = _find(arguments, root)
-    manifest, live = ledger.manifest, ledger.state().live_submissions()
+    manifest = ledger.manifest
     print(f"Job {manifest.job_uid} of DAG {manifest.key.dag_id}, run {manifest.key.run_id}")
-    rows = sum(shard.requests for shard, _ in live)
-    print(
-        f"{format_count(len(live), 'batch', 'batches')} with {format_count(rows, 'request')} may still be running. "
-        "Answers so far are paid for and kept."
-    )
+    print(cancel_decision(ledger.state()).explanation)
     if not confirm("Cancel the job?", arguments):
         return 1
-    ledger.append(JobCancelled(1, datetime.now(UTC)))
-    failed = cancel_job(ledger, open_hook(manifest.openai_conn_id), BY_PERSON, print)
-    print(
-        "No more requests of this job are sent or retried. A running wait collects the answers so far (cancelling may "
-        "take 10 minutes) and succeeds. The landing then writes them and judges the missing rows. If no wait is "
-        "running, clear it. To send the remaining rows later, clear the wait or submit; existing answers are kept."
-    )
+    failed = cancel(ledger, open_hook(manifest.openai_conn_id), print)
+    print(CANCELLED)
     return 1 if failed else 0
 
 

@@ -1,7 +1,7 @@
 """What clearing the wait sends, which rows stay as they are, and what a person can do about those.
 
 Clearing a wait that has ended gives rows a fresh allowance of attempts (`deadline.py`). Then it does what every wait
-does: it sends shards that were never sent, collects batches, and retries rows that failed for a passing reason. An
+does: it sends shards that were never sent, collects batches, and retries rows that failed for a transient reason. An
 answer that was paid for is kept, even if it is a refusal, cut off or empty, and the provider would reject the same
 invalid request once more. So these rows stay. A comparison after a clear of submit keeps them too, unless their
 request has changed.
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.core.ledger.records import Failure, RetryArguments, Settled
 from airflow_provider_batch.core.ledger.state import JobState, Phase
 from airflow_provider_batch.core.lifecycle.attempts import is_unwanted
+from airflow_provider_batch.core.lifecycle.budget import BudgetTracker
 from airflow_provider_batch.core.lifecycle.steps import RETRYABLE, Policy
 
 
@@ -45,7 +47,7 @@ class Stay(StrEnum):
 
 
 _OTHER_REQUEST = (
-    "To send them with another request, change their rows or the prompt, then clear submit and all tasks after it: "
+    "To send such rows with another request, change the rows or the prompt, then clear submit and all tasks after it: "
     "every row whose request has changed is sent and paid for. To send the same requests once more, start a new run "
     "whose submit has reuse_from set to the results table: it sends only the rows that did not succeed."
 )
@@ -152,6 +154,20 @@ def clear_wait(state: JobState) -> ClearedWait:
         unsettled,
         {stay: stays[stay] for stay in Stay if stays[stay] > 0},
     )
+
+
+def expected_cost(state: JobState) -> Decimal | None:
+    """Return the US dollars that the rows which clearing the wait sends are expected to cost, or None if unknown."""
+    budget, policy, withheld = BudgetTracker(state), policy_of(state), {shard.name for shard in state.withheld_shards}
+    cost = Decimal(0)
+    for shard, submission, settled in state.settled_submissions():
+        if not is_unwanted(shard) and (shard.name, submission.number) not in state.retried_submissions:
+            share = Decimal(sum(retried_rows(settled, policy).values())) / max(shard.requests, 1)
+            cost += share * budget.expected_cost(shard.spec) if share else 0
+    for shard in state.shards.values():
+        if shard.phase in (Phase.SEALED, Phase.UPLOADED) and not is_unwanted(shard) and shard.name not in withheld:
+            cost += budget.expected_cost(shard.spec)
+    return cost if cost.is_finite() else None
 
 
 def retried_rows(settled: Settled, policy: Policy) -> Counter[Outcome]:
