@@ -371,15 +371,18 @@ class BatchHook(OpenAIHook):
         except ProviderError as error:
             raise CreateUnconfirmedError(str(error)) from error
 
-    def retrieve(self, batch_id: str) -> BatchView:
+    def retrieve(self, batch_id: str, *, timeout: float | None = None) -> BatchView:
         """Return the current state of a batch.
 
+        :param timeout: seconds for a single read that is not repeated, for a person who is waiting for it. By default,
+            the SDK repeats reads that fail, with the timeout of the connection.
         :raises AwayError: if a later read may succeed: no usable answer, 408, 409, 429 or 5xx.
         :raises ProviderError: if the server refuses the read, or redirects it to another host.
         """
         message = f"Reading batch {batch_id} failed: {{}}. The batch itself is not affected."
         try:
-            return read_batch(self.conn.batches.retrieve(batch_id))
+            client = self.conn if timeout is None else self.conn.with_options(max_retries=0, timeout=timeout)
+            return read_batch(client.batches.retrieve(batch_id))
         except openai.APIStatusError as error:
             error_class = AwayError if is_transient(error.status_code) else ProviderError
             raise error_class(message.format(describe_error(error))) from error

@@ -80,6 +80,14 @@ def _require(method: Any, dag_id: str, request: Request, user: Any) -> None:
     check(request, user)
 
 
+def _may_edit(request: Request, user: GetUserDep, key: _Key) -> bool:
+    try:
+        _require("PUT", key.dag_id, request, user)
+    except HTTPException:
+        return False
+    return True
+
+
 def _check_same_site(request: Request) -> None:
     """Check that the page sent the request, and not another site in the browser of the user.
 
@@ -115,5 +123,7 @@ def _find_readable_dags(user: Any) -> frozenset[str]:
 ReadableJob = Annotated[JobKey, Depends(_readable_job)]
 #: the same for a request that changes something: the user may edit the task instances of the DAG
 EditableJob = Annotated[JobKey, Depends(_editable_job)]
+#: whether the user may edit the task instances of the job's DAG; for a button, beside a `ReadableJob`
+MayEdit = Annotated[bool, Depends(_may_edit)]
 #: ids of the DAGs that the user may read
 ReadableDags = Annotated[frozenset[str], Depends(_readable_dags)]

@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 from airflow_provider_batch.exceptions import BatchError
 from airflow_provider_batch.plugins import assets, routes
 from airflow_provider_batch.plugins.evals import routes as evals
+from airflow_provider_batch.plugins.job import routes as job
 from airflow_provider_batch.plugins.jobs import routes as jobs
 
 app = FastAPI(title="LLM batch", openapi_url=None, docs_url=None, redoc_url=None)
@@ -16,6 +17,7 @@ app.include_router(assets.router)
 app.include_router(routes.router)
 app.include_router(jobs.router)
 app.include_router(evals.router)
+app.include_router(job.router)
 
 
 @app.exception_handler(RequestValidationError)

@@ -19,9 +19,10 @@ _Message = MutableMapping[str, Any]
 async def routes(
     scope: _Message, receive: Callable[[], Awaitable[_Message]], send: Callable[[_Message], Awaitable[None]]
 ) -> None:
-    """Pass a request on to the ASGI app in `plugins.app`."""
+    """Pass a request on to the ASGI app in `plugins.app`, with Airflow's own app, which clears tasks."""
     from airflow_provider_batch.plugins.app import app
 
+    scope["airflow"] = scope.get("app")
     await app(scope, receive, send)
 
 

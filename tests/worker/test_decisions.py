@@ -41,8 +41,8 @@ def test_a_retry_says_what_it_is_expected_to_cost_and_which_rows_stay() -> None:
     decision = retry_decision(state_of(*records, Finished(1, NOW + timedelta(hours=1)), prices=prices))
     assert decision.possible
     assert decision.explanation.startswith(
-        "2 rows will be sent for about $0.002. Clearing the wait and all tasks after it retries 2 rows (2 failed). 1 row "
-        "stays as it is: 1 refused. "
+        "2 rows will be sent for about $0.002. Clearing the wait and all tasks after it retries 2 rows (2 failed). "
+        "1 row stays as it is: 1 refused. "
     )
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import msgspec
@@ -113,6 +114,30 @@ def read_unsuccessful(
             yield line, without_texts(answer)
 
 
+def read_unsuccessful_with_texts(
+    folder: Folder, shard: Shard, settled: Settled, rows: list[RowIndex], endpoint: str, judge: SchemaJudge | None
+) -> Iterator[tuple[int, Answer]]:
+    """Yield the same answers as `read_unsuccessful`, with their texts and messages.
+
+    Only the lines of these rows are parsed. Files that hold none of them are not read.
+
+    :raises StagingError: if every line has to be read, and a file differs from the one that was collected.
+    """
+    recorded = load_unsuccessful(folder, settled, len(rows)) if settled.failure is None else None
+    if recorded is None:
+        for line, answer in read_answers(folder, shard, settled, rows, endpoint, judge):
+            if answer.outcome is not Outcome.SUCCEEDED:
+                yield line, answer
+        return
+    read = row_reader(rows, endpoint, judge, bodies=False)
+    for number, file in reversed(list(enumerate(settled.files))):  # the error file, which is small, comes last
+        for text in _lines_at(folder, file, {row.text_line for row in recorded if row.file == number}):
+            result = read(text)
+            if result is not None:
+                yield result
+    yield from ((row.line, MISSING) for row in recorded if row.file < 0)
+
+
 class _Position(NamedTuple):
     """Where the best line of a row is, and the rank of its outcome."""
 
@@ -159,7 +184,8 @@ def verified_lines(folder: Folder, file: CollectedFile, settled: Settled) -> Ite
 def _lines_at(folder: Folder, file: CollectedFile, numbers: set[int]) -> Iterator[bytes]:
     if numbers:
         with folder.reader(file.name) as stream:
-            yield from (text for number, text in enumerate(stream) if number in numbers)
+            lines = islice(stream, max(numbers) + 1)
+            yield from (text for number, text in enumerate(lines) if number in numbers)
 
 
 def _check_vector_count(answer: Answer, inputs: int) -> Answer:

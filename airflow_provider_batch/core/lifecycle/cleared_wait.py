@@ -125,13 +125,14 @@ def policy_of(state: JobState, time: datetime | None = None) -> Policy:
 
 def clear_wait(state: JobState) -> ClearedWait:
     """Return what clearing the wait would do, once it has ended, with the arguments that it had last."""
-    policy, names = policy_of(state), {shard.name for shard in state.withheld_shards}
+    policy, withheld_names = policy_of(state), {shard.name for shard in state.withheld_shards}
+    sources = state.retried_submissions
     retried: Counter[Outcome] = Counter()
     stays: Counter[Stay] = Counter()
     for shard, submission, settled in state.settled_submissions():
         if is_unwanted(shard):
             continue
-        is_retried_before = (shard.name, submission.number) in state.retried_submissions
+        is_retried_before = (shard.name, submission.number) in sources
         if not is_retried_before:
             retried.update(retried_rows(settled, policy))
         stays.update(_staying_rows(settled, policy, is_retried_before=is_retried_before))
@@ -142,7 +143,7 @@ def clear_wait(state: JobState) -> ClearedWait:
     for shard in state.shards.values():
         if is_unwanted(shard):
             continue
-        if shard.name in names:
+        if shard.name in withheld_names:
             stays[Stay.WITHHELD] += shard.requests
         elif shard.phase in (Phase.SEALED, Phase.UPLOADED):
             unsent += shard.requests
@@ -159,9 +160,9 @@ def clear_wait(state: JobState) -> ClearedWait:
 def expected_cost(state: JobState) -> Decimal | None:
     """Return the US dollars that the rows which clearing the wait sends are expected to cost, or None if unknown."""
     budget, policy, withheld = BudgetTracker(state), policy_of(state), {shard.name for shard in state.withheld_shards}
-    cost = Decimal(0)
+    cost, sources = Decimal(0), state.retried_submissions
     for shard, submission, settled in state.settled_submissions():
-        if not is_unwanted(shard) and (shard.name, submission.number) not in state.retried_submissions:
+        if not is_unwanted(shard) and (shard.name, submission.number) not in sources:
             share = Decimal(sum(retried_rows(settled, policy).values())) / max(shard.requests, 1)
             cost += share * budget.expected_cost(shard.spec) if share else 0
     for shard in state.shards.values():
