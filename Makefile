@@ -54,6 +54,7 @@ bench: $(BENCH) ## measure sealing, landing and waiting beside other tools, abou
 	@$(BIN)/python -m benchmarks.deadlines --json build/bench/deadlines.json
 	@$(BIN)/python -m benchmarks.ranges --json build/bench/ranges.json
 	@$(BIN)/python -m benchmarks.tokens --json build/bench/tokens.json
+	@$(BIN)/python -m benchmarks.page --json build/bench/page.json
 
 soak: $(BENCH) ## check at scale that nothing is lost: a million rows, 700 rounds of chaos, 100 waits; ARGS="--rows 20000"
 	@$(BIN)/python -m benchmarks.soak --json build/bench/soak.json $(ARGS)

@@ -10,9 +10,9 @@ from fastapi import APIRouter, HTTPException, Query, Response
 
 from airflow_provider_batch.plugins import budget
 from airflow_provider_batch.plugins.access import ReadableDags, parse_joined_key
+from airflow_provider_batch.plugins.jobs import snapshot
 from airflow_provider_batch.plugins.jobs.listing import MAX_LIMIT, SORT_KEYS, Criteria, list_jobs
 from airflow_provider_batch.plugins.jobs.progress import MAX_JOBS, read_progress
-from airflow_provider_batch.plugins.jobs.snapshot import JOBS
 from airflow_provider_batch.plugins.replies import reply
 
 router = APIRouter(prefix="/api")
@@ -45,7 +45,7 @@ async def jobs(
         offset=_parse_number("offset", offset, 0, 2**31),
         limit=_parse_number("limit", limit, 1, MAX_LIMIT),
     )
-    return reply(await budget.DATABASE.run(lambda: list_jobs(JOBS.rows(), dag_ids, criteria)))
+    return reply(await budget.DATABASE.run(lambda: list_jobs(snapshot.JOBS.rows(), dag_ids, criteria)))
 
 
 @router.get("/progress")

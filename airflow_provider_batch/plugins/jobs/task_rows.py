@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+import msgspec
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XCOM_RETURN_KEY, XComModel
 from airflow.utils.session import create_session
@@ -16,7 +15,7 @@ from airflow_provider_batch.links.batch import LEDGER_KEY
 MAX_TASKS = 100_000
 
 
-class TaskRow(NamedTuple):
+class TaskRow(msgspec.Struct, frozen=True, gc=False):
     """A task instance that worked on a job."""
 
     dag_id: str
@@ -79,4 +78,6 @@ def read_task_rows(limit: int = MAX_TASKS) -> list[TaskRow]:
         left_out = session.scalar(runs.offset(limit).limit(1))
         if left_out is not None:
             statement = statement.where(address.dag_run_id > left_out)
-        return [TaskRow._make(row) for row in session.execute(statement)]
+        # in parts, so that Python's garbage collector does not look at all rows of the database again and again
+        rows = session.execute(statement, execution_options={"yield_per": 1000})
+        return [TaskRow(*tuple(row)) for row in rows]

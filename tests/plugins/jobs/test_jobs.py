@@ -15,7 +15,7 @@ from airflow_provider_batch.plugins.jobs.job_rows import make_job_rows
 from airflow_provider_batch.plugins.jobs.listing import Criteria, list_jobs
 from airflow_provider_batch.plugins.jobs.snapshot import expect_ends
 from airflow_provider_batch.plugins.jobs.task_rows import TaskRow, read_task_rows
-from tests.plugins.jobs.conftest import RETURNED, address, landed, landed_run, submitted, waited
+from tests.plugins.jobs.runs import RETURNED, address, landed, landed_run, submitted, waited
 from tests.plugins.rows import NOON, Run, Task, add_runs
 
 Get = Callable[..., Any]
