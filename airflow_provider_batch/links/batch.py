@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink, conf
 
@@ -16,7 +16,7 @@ from airflow.providers.common.compat.sdk import BaseOperatorLink, conf
 MOUNT = "/batch"
 #: path of the page "LLM batch" in Airflow's UI, below the base URL of the API server; `plugins.batch` registers it
 PAGE = "/plugin/llm-batch"
-#: XCom key of the address of the job's ledger, from which the page of the job is rendered
+#: XCom key of the address of the job's ledger, from which the page of the job is read
 LEDGER_KEY = "batch_ledger"
 #: XCom key of the file name of the report that a task wrote into its folder in staging
 REPORT_KEY = "batch_report"
@@ -24,25 +24,28 @@ REPORT_KEY = "batch_report"
 
 def plugin_url(path: str) -> str:
     """Return the path at which a browser reaches a route of the plugin, with the prefix of `[api] base_url`."""
-    prefix = urlsplit(conf.get("api", "base_url", fallback="/")).path.rstrip("/")
-    return f"{prefix}{MOUNT}{path}"
+    return _below_base_url(f"{MOUNT}{path}")
 
 
 def job_page(dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> str:
     """Return the URL of the page that shows the job of a task instance."""
-    return _page("job", dag_id, run_id, task_id, map_index)
+    query = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id}
+    if map_index >= 0:
+        query["map_index"] = str(map_index)
+    return _below_base_url(f"{PAGE}?{urlencode(query, quote_via=quote, safe='')}")
 
 
 def report_page(dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> str:
     """Return the URL of the report that a task instance wrote."""
-    return _page("report", dag_id, run_id, task_id, map_index)
-
-
-def _page(kind: str, dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
     # A run_id may contain a slash, and a slash that is encoded in the path is decoded before routing. So the run_id is
     # a query parameter.
     task = "/".join(quote(str(part), safe="") for part in (dag_id, task_id, map_index))
-    return plugin_url(f"/{kind}/{task}?run_id={quote(run_id, safe='')}")
+    return plugin_url(f"/report/{task}?run_id={quote(run_id, safe='')}")
+
+
+def _below_base_url(path: str) -> str:
+    prefix = urlsplit(conf.get("api", "base_url", fallback="/")).path.rstrip("/")
+    return f"{prefix}{path}"
 
 
 class BatchJobLink(BaseOperatorLink):

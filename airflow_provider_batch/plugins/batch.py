@@ -1,4 +1,4 @@
-"""The Airflow plugin: routes below /batch, the page "LLM batch" in the left bar, and tabs of runs and task instances.
+"""The Airflow plugin: routes below /batch, the page "LLM batch" in the left bar, and a tab of that name on each run.
 
 Airflow loads plugins in every process, including workers. FastAPI and Airflow's own API take over a second to import
 and are only needed in the API server, so they are imported when the first request arrives.
@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from airflow import __version__ as airflow_version
 from airflow.providers.common.compat.sdk import AirflowPlugin
+from packaging.version import Version
 
 from airflow_provider_batch.links.batch import MOUNT, PAGE, plugin_url
 
@@ -41,20 +43,18 @@ def page(destination: str, route: str) -> dict[str, Any]:
     }
 
 
+#: Airflow from 3.4 on can limit a tab to some operators. Earlier, it would be on every task of every DAG.
+_LIMITS_TABS = Version(airflow_version).release >= (3, 4)
+_OPERATORS = ["BatchSubmitOperator", "BatchSensor", "BatchResultsOperator"]
+
+
 class BatchPlugin(AirflowPlugin):
-    """Registers the routes, the page and the tabs with Airflow."""
+    """Registers the routes and the page with Airflow."""
 
     name = "batch"
     fastapi_apps = [{"app": routes, "url_prefix": MOUNT, "name": "LLM batch"}]  # noqa: RUF012 - Airflow's shape
     react_apps = [  # noqa: RUF012 - Airflow's shape
         {**page("nav", PAGE.rpartition("/")[2]), "nav_top_level": True},
         page("dag_run", "llm-batch-run"),
-    ]
-    external_views = [  # noqa: RUF012 - Airflow's shape
-        {
-            "name": "LLM batch",
-            "href": plugin_url("/job/{DAG_ID}/{TASK_ID}/{MAP_INDEX}?run_id={RUN_ID}"),
-            "destination": "task_instance",
-            "url_route": "batch-job",
-        }
+        *([{**page("task_instance", "llm-batch-task"), "applies_to": {"operator_name": _OPERATORS}}] * _LIMITS_TABS),
     ]

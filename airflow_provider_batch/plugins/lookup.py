@@ -19,7 +19,6 @@ from sqlalchemy import select
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import JobKey
 from airflow_provider_batch.core.ledger.ledger import Ledger
-from airflow_provider_batch.core.lifecycle.summary import JobSummary, summarize
 from airflow_provider_batch.evals.page import is_report, report_folder
 from airflow_provider_batch.links.batch import LEDGER_KEY, REPORT_KEY
 from airflow_provider_batch.plugins.ledgers import LEDGERS
@@ -61,15 +60,6 @@ def _folder_at(address: str, keys: Iterable[JobKey]) -> Folder | None:
             if folder.uri == address:
                 return folder
     return None
-
-
-def load_summary(key: JobKey) -> JobSummary | None:
-    """Return the summary of the job to which a task instance belongs, or None; see `find_job`.
-
-    :raises BatchError: if the ledger cannot be read.
-    """
-    ledger = find_job(key)
-    return None if ledger is None else summarize(ledger)
 
 
 def load_report(key: JobKey) -> bytes | None:

@@ -56,7 +56,7 @@ def test_a_mail_says_what_landed_and_what_it_cost(mails: list[Any]) -> None:
     html = mail.get_body(("html",)).get_content()
     assert "Rows: 3 (3 succeeded)<br>" in html
     assert "Landed in: answers<br>" in html
-    assert f'<a href="http://localhost:8080/batch/job/{dag.dag_id}/batch_job.land/-1?run_id=' in html
+    assert f'<a href="http://localhost:8080/plugin/llm-batch?dag_id={dag.dag_id}&amp;run_id=' in html
 
 
 @pytest.mark.usefixtures("_warehouse")
@@ -102,7 +102,7 @@ def test_a_job_with_too_many_failed_rows_is_reported_with_its_outcomes_and_what_
     assert message.text.startswith(f"{dag.dag_id}.batch_job.land failed.\nRun: ")
     assert ("Error: TooManyFailuresError: " if PASSES_ERRORS else "Error: See the log of the task. ") in message.text
     assert "\nNext: " in message.text
-    assert "/batch/job/" in message.url
+    assert "/plugin/llm-batch?" in message.url
 
 
 @pytest.mark.usefixtures("_warehouse")

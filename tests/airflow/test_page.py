@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 
 from airflow_provider_batch.core.ledger.job import JobKey
+from airflow_provider_batch.core.lifecycle.summary import JobSummary, summarize
 from tests.airflow.jobs import Ticket, run_job
 
 
@@ -39,10 +40,15 @@ def key_of(task_id: str) -> JobKey:
     return JobKey(dag_id=dag_id, run_id=run_id, task_id=task_id)
 
 
+def load_summary(key: JobKey) -> JobSummary | None:
+    from airflow_provider_batch.plugins.lookup import find_job
+
+    ledger = find_job(key)
+    return None if ledger is None else summarize(ledger)
+
+
 @pytest.mark.parametrize("task_id", ["submit", "wait", "land"])
 def test_every_task_of_a_job_leads_to_the_job_summary(warehouse: Path, task_id: str) -> None:
-    from airflow_provider_batch.plugins.lookup import load_summary
-
     result = run_job()
     summary = load_summary(key_of(task_id))
 
@@ -66,8 +72,6 @@ def test_every_task_of_a_job_leads_to_the_job_summary(warehouse: Path, task_id: 
 
 
 def test_the_job_summary_counts_duplicates_and_reused_rows(warehouse: Path) -> None:
-    from airflow_provider_batch.plugins.lookup import load_summary
-
     run_job(sql="SELECT * FROM tickets WHERE id = 'T-1'", land={"table": "labels"})
     query_with_a_duplicate = (
         "SELECT * FROM tickets UNION ALL SELECT 'T-4', title, body, label FROM tickets WHERE id = 'T-3'"
@@ -80,8 +84,6 @@ def test_the_job_summary_counts_duplicates_and_reused_rows(warehouse: Path) -> N
 
 
 def test_a_task_instance_without_a_job_has_none(warehouse: Path) -> None:
-    from airflow_provider_batch.plugins.lookup import load_summary
-
     run_job(sql="SELECT * FROM nowhere")
 
     assert load_summary(key_of("submit")) is None
@@ -93,7 +95,6 @@ def test_a_job_of_another_dag_is_not_shown_even_if_its_address_is_in_xcom(wareho
     from sqlalchemy import update
 
     from airflow_provider_batch.links.batch import LEDGER_KEY
-    from airflow_provider_batch.plugins.lookup import load_summary
 
     other = run_job().return_values["submit"]["ledger"]
     run_job()

@@ -28,6 +28,7 @@ from airflow_provider_batch.core.ledger.job import JobKey
 from airflow_provider_batch.core.ledger.ledger import open_ledger
 from airflow_provider_batch.core.ledger.state import JobState, Phase
 from airflow_provider_batch.demo.home import Provider
+from airflow_provider_batch.links.batch import PAGE, job_page, plugin_url
 from airflow_provider_batch.local.faults import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
 from airflow_provider_batch.staging.layout import job_folder
@@ -253,11 +254,12 @@ def test_the_arguments_of_the_trigger_contain_only_ids_and_times(airflow: Runnin
 def test_the_submit_task_links_to_the_page_of_its_job(airflow: RunningAirflow) -> None:
     run = start_waiting_run(airflow, "tickets")
     link = run.links("submit")["LLM batch"]
-    assert link is not None
-    page = airflow.client.get(link)
-    assert page.status_code == 200
-    assert run.xcom("submit")["job_uid"] in page.text
-    assert httpx.get(f"{airflow.client.base_url}{link}", trust_env=False).status_code == 401
+    assert link == job_page(run.dag_id, run.run_id, "submit")
+    # what the page reads
+    address = link.replace(PAGE, plugin_url("/api/job"))
+    job = airflow.client.get(address).raise_for_status().json()["job"]
+    assert job["job_uid"] == run.xcom("submit")["job_uid"]
+    assert httpx.get(f"{airflow.client.base_url}{address}", trust_env=False).status_code == 401
 
 
 def test_a_cleared_wait_continues_with_the_same_batch(airflow: RunningAirflow, batches: Batches) -> None:

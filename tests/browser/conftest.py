@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from airflow_provider_batch.demo.home import Provider, dags_folder
+from airflow_provider_batch.links.batch import job_page
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.demo_airflow import DemoAirflow, demo_airflow
+from tests.airflow.standalone import Run
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
@@ -92,6 +94,20 @@ def demo(
     path = tmp_path_factory.mktemp("browser")
     with demo_airflow(path, "batch_on_demand", "watched_job", pace=environment) as demo:
         yield demo
+
+
+def start(demo: DemoAirflow, dag_id: str) -> Run:
+    """Start a run whose batch is in progress."""
+    run = demo.airflow.trigger(dag_id)
+    run.await_task("submit", "success")
+    run.await_task("wait", "deferred")
+    return run
+
+
+@pytest.fixture(scope="session")
+def running(demo: DemoAirflow) -> Run:
+    """A job whose batch stays in progress, with the answers of its canary."""
+    return start(demo, "running_job")
 
 
 @pytest.fixture
@@ -179,10 +195,20 @@ class Ui:
         """Open the page of a task instance."""
         self.page.goto(f"{self.url}/dags/{dag_id}/runs/{run_id}/tasks/{task_id}{tab}")
 
+    def open_job(self, run: Run) -> None:
+        """Open the page of the job of a run whose submit task is `submit`."""
+        self.page.goto(f"{self.url}{job_page(run.dag_id, run.run_id, 'submit')}")
+        self.page.get_by_text("What happens next").wait_for()
+
     def open_jobs(self, query: str = "") -> None:
         """Open the list of jobs, with these filters."""
         self.page.goto(f"{self.url}/plugin/llm-batch{query}")
         self.page.get_by_role("heading", name="LLM batch jobs").wait_for()
+
+    def progress(self, job: str) -> int:
+        """Return the percentage of the progress bar of a job."""
+        bar = self.page.get_by_role("progressbar", name=re.compile(f"Progress of {job}")).first
+        return int(bar.get_attribute("aria-valuenow") or 0)
 
     def violations(self, axe: str, part: str = "#llm-batch") -> list[dict[str, Any]]:
         """Return what the accessibility checker finds serious or critical in a part of the page."""

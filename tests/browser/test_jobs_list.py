@@ -8,21 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.airflow.demo_airflow import DemoAirflow
 from tests.airflow.standalone import Run
 
 if TYPE_CHECKING:
     from tests.browser.conftest import Ui
 
 pytestmark = [pytest.mark.browser, pytest.mark.standalone]
-
-
-@pytest.fixture(scope="module")
-def running(demo: DemoAirflow) -> Run:
-    """A job whose batch stays in progress."""
-    run = demo.airflow.trigger("running_job")
-    run.await_task("submit", "success")
-    return run
 
 
 @pytest.mark.parametrize(("size", "colours"), [("desktop", "light"), ("desktop", "dark"), ("phone", "light")])

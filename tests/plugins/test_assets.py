@@ -43,4 +43,4 @@ def test_nothing_else_is_served(client: TestClient, name: str) -> None:
 def test_the_page_renders_text_only_and_loads_nothing_from_elsewhere(name: str) -> None:
     source = FOLDER.joinpath(name).read_text("utf-8")
     assert not re.search("dangerouslySetInnerHTML|innerHTML|insertAdjacentHTML|document\\.write|eval\\(", source)
-    assert set(re.findall(r"https?://[^\s\"`]+", source)) <= {"https://platform.openai.com/"}
+    assert set(re.findall(r"https?://[^\s\"`]+", source)) <= {"https://platform.openai.com/batches"}

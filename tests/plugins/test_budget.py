@@ -17,7 +17,7 @@ from fastapi import HTTPException
 from fastapi.testclient import TestClient
 
 from airflow_provider_batch.core.ledger.job import JobKey
-from airflow_provider_batch.links.batch import LEDGER_KEY, job_page
+from airflow_provider_batch.links.batch import LEDGER_KEY, plugin_url
 from airflow_provider_batch.plugins import budget
 from airflow_provider_batch.plugins.budget import ThreadBudget
 from airflow_provider_batch.staging.layout import job_folder
@@ -53,7 +53,8 @@ def store(monkeypatch: pytest.MonkeyPatch) -> ThreadBudget:
 def test_airflow_answers_while_the_store_hangs(
     airflow_api: Any, login: Headers, hanging_job: JobKey, store: ThreadBudget
 ) -> None:
-    page = job_page(hanging_job.dag_id, hanging_job.run_id, hanging_job.task_id)
+    identity = {"dag_id": hanging_job.dag_id, "run_id": hanging_job.run_id, "task_id": hanging_job.task_id}
+    page = str(httpx.URL(plugin_url("/api/job"), params=identity))
 
     async def look() -> tuple[list[httpx.Response], list[httpx.Response]]:
         transport = httpx.ASGITransport(airflow_api)

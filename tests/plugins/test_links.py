@@ -6,7 +6,7 @@ import pytest
 from airflow.sdk import DAG, BaseOperator
 from airflow.serialization.serialized_objects import DagSerialization
 
-from airflow_provider_batch.links.batch import LEDGER_KEY, BatchJobLink, job_page
+from airflow_provider_batch.links.batch import LEDGER_KEY, BatchJobLink, job_page, report_page
 
 RUN = "manual__2026-11-20T10:00:00+00:00"
 LEDGER = "s3://bucket/batch/1"
@@ -30,14 +30,19 @@ class TaskInstance:
 
 
 def test_a_run_id_is_quoted_in_the_url_of_a_page() -> None:
-    assert job_page("d", RUN, "g.t") == "/batch/job/d/g.t/-1?run_id=manual__2026-11-20T10%3A00%3A00%2B00%3A00"
-    assert job_page("d", "a/../b?x=1&y#z %", "t", 3) == "/batch/job/d/t/3?run_id=a%2F..%2Fb%3Fx%3D1%26y%23z%20%25"
+    time = "2026-11-20T10%3A00%3A00%2B00%3A00"
+    assert job_page("d", RUN, "g.t") == f"/plugin/llm-batch?dag_id=d&run_id=manual__{time}&task_id=g.t"
+    run_id = "a%2F..%2Fb%3Fx%3D1%26y%23z%20%25"
+    assert job_page("d", "a/../b?x=1&y#z %", "t", 3) == (
+        f"/plugin/llm-batch?dag_id=d&run_id={run_id}&task_id=t&map_index=3"
+    )
+    assert report_page("d", "a/../b?x=1&y#z %", "t", 3) == f"/batch/report/d/t/3?run_id={run_id}"
 
 
 @pytest.mark.parametrize("base", ["http://airflow.example.com/team-a", "http://airflow.example.com/team-a/"])
 def test_the_url_starts_with_the_path_of_the_api_base_url(monkeypatch: pytest.MonkeyPatch, base: str) -> None:
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", base)
-    assert job_page("d", "r", "t") == "/team-a/batch/job/d/t/-1?run_id=r"
+    assert job_page("d", "r", "t") == "/team-a/plugin/llm-batch?dag_id=d&run_id=r&task_id=t"
 
 
 def test_a_persisted_link_is_pushed_to_the_xcom_key_that_the_ui_reads(monkeypatch: pytest.MonkeyPatch) -> None:

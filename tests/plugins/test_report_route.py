@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 
 from airflow_provider_batch.core.ledger.job import JobKey
 from airflow_provider_batch.exceptions import StagingError
-from airflow_provider_batch.links.batch import job_page, report_page
+from airflow_provider_batch.links.batch import report_page
 from airflow_provider_batch.plugins import routes
 
 RUN = "scheduled__2026-11-20T02:00:00+00:00/again?&#%"
@@ -71,18 +71,6 @@ def test_a_user_who_may_read_the_dag_gets_the_unchanged_report_in_a_sandbox(get:
     assert not [rule for rule in policy if rule.startswith("script-src") or "unsafe" in rule]
     assert response.headers["x-content-type-options"] == "nosniff"
     assert response.headers["content-type"] == "text/html; charset=utf-8"
-
-
-def test_the_tab_of_a_task_without_a_job_shows_its_report(
-    get: Get, lookups: list[JobKey], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(routes, "load_summary", lambda *_: None)
-
-    response = get("viewer", job_page("nightly_eval", RUN, "group.report", 7))
-
-    assert response.content == FOREIGN
-    assert "sandbox" in response.headers["content-security-policy"]
-    assert lookups == [JobKey("nightly_eval", "group.report", RUN, 7)]
 
 
 def test_a_task_instance_without_a_report_gets_an_explanation(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:

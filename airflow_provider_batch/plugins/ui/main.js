@@ -1,8 +1,9 @@
-// The page "LLM batch" in Airflow: all jobs, or those of one run.
+// The page "LLM batch" in Airflow: all jobs, the jobs of one run, or one job.
 //
 // Airflow loads this module as it is, without a build step, and draws the component that it leaves in
 // `globalThis.AirflowPlugin`. React, the router, the components and the theme are those of Airflow's own page.
 
+import { JobPage } from "./job.js";
 import { JobList } from "./jobs.js";
 
 const { Box, ChakraProvider } = ChakraUI;
@@ -37,9 +38,21 @@ function Page(props) {
   return h(ChakraProvider, { value: globalThis.ChakraUISystem }, useSettled() ? h(View, props) : null);
 }
 
-/** Draw the jobs: on a run those of the run, and on a page of its own all jobs. */
-function View({ dagId, runId }) {
+/**
+ * Choose the view: on a task instance its job, on a run the jobs of the run, and on a page of its own what the query
+ * string says.
+ */
+function View({ dagId, runId, taskId, mapIndex }) {
+  const [parameters] = useSearchParams();
   const isTab = Boolean(dagId && runId);
+  const job = isTab
+    ? { dag_id: dagId, run_id: runId, task_id: taskId, map_index: mapIndexOf(mapIndex) }
+    : {
+        dag_id: parameters.get("dag_id"),
+        run_id: parameters.get("run_id"),
+        task_id: parameters.get("task_id"),
+        map_index: mapIndexOf(parameters.get("map_index")),
+      };
   return h(
     Box,
     {
@@ -50,8 +63,15 @@ function View({ dagId, runId }) {
       height: "100%",
       overflowY: "auto",
     },
-    h(JobList, { run: isTab ? { dag_id: dagId, run_id: runId } : null }),
+    job.dag_id && job.run_id && job.task_id
+      ? h(JobPage, { key: JSON.stringify(job), job })
+      : h(JobList, { run: isTab ? { dag_id: dagId, run_id: runId } : null }),
   );
+}
+
+/** Return a map index as a number, -1 for a task that is not mapped. */
+function mapIndexOf(text) {
+  return /^\d+$/.test(text ?? "") ? Number(text) : -1;
 }
 
 globalThis.AirflowPlugin = Page;

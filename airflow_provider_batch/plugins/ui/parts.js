@@ -10,9 +10,14 @@ const { Link: RouterLink } = ReactRouterDOM;
 
 const h = React.createElement;
 
-/** Return the path in Airflow of the tab of the submit task that shows a job. */
+/** Route of the page in Airflow; `plugins/batch.py` registers it. */
+export const PAGE = "/plugin/llm-batch";
+
+/** Return the path in Airflow of a job's own page. */
 export function jobPath(job) {
-  return `${airflowPath(job)}/plugin/batch-job`;
+  const query = new URLSearchParams({ dag_id: job.dag_id, run_id: job.run_id, task_id: job.task_id });
+  if (job.map_index >= 0) query.set("map_index", job.map_index);
+  return `${PAGE}?${query}`;
 }
 
 /** Return the path in Airflow of a task instance, of a run, or of a DAG. */
@@ -286,25 +291,25 @@ export function Verbatim({ text, label, maxH = "16rem" }) {
   );
 }
 
-/** Buttons to the previous and the next page, and which entries this page shows. */
-export function Pager({ offset, limit, shown, total, onOffset, what }) {
-  if (!offset && (total === null ? shown < limit : total <= limit)) return null;
+/**
+ * Buttons to the previous and the next page, and which entries this page shows.
+ *
+ * @param total the number of entries on all pages; null if it is not known.
+ * @param more whether another page follows, if the total is not known.
+ */
+export function Pager({ offset, limit, shown, total = null, more = false, onOffset, what }) {
   const last = offset + shown;
-  const isLast = total === null ? shown < limit : last >= total;
+  const hasNext = total === null ? more : last < total;
+  if (!offset && !hasNext) return null;
+  const position = `${count(shown ? offset + 1 : 0)} to ${count(last)}${total === null ? "" : ` of ${count(total)}`}`;
+  const button = (name, isPossible, next) =>
+    h(Button, { size: "xs", variant: "outline", disabled: !isPossible, onClick: () => onOffset(next) }, name);
   return h(
     HStack,
     { as: "nav", "aria-label": `Pages of ${what}`, gap: 3 },
-    h(
-      Button,
-      { size: "xs", variant: "outline", disabled: !offset, onClick: () => onOffset(Math.max(0, offset - limit)) },
-      "Previous",
-    ),
-    h(
-      Text,
-      { fontSize: "sm", color: "fg.muted" },
-      `${count(offset + 1)} to ${count(last)}${total === null ? "" : ` of ${count(total)}`}`,
-    ),
-    h(Button, { size: "xs", variant: "outline", disabled: isLast, onClick: () => onOffset(offset + limit) }, "Next"),
+    button("Previous", offset > 0, Math.max(0, offset - limit)),
+    h(Text, { fontSize: "sm", color: "fg.muted" }, position),
+    button("Next", hasNext, offset + limit),
   );
 }
 
