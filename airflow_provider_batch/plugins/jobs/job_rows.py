@@ -29,6 +29,7 @@ class Role(StrEnum):
     """What a task does for a job, in the order in which the tasks run."""
 
     SUBMIT = "submit"
+    APPROVE = "approve"
     WAIT = "wait"
     LAND = "land"
 
@@ -37,6 +38,7 @@ class State(StrEnum):
     """Where a job is, as far as its tasks tell."""
 
     SENDING = "sending"
+    APPROVAL = "approval"
     SENT = "sent"
     WAITING = "waiting"
     ANSWERED = "answered"
@@ -46,10 +48,16 @@ class State(StrEnum):
     SKIPPED = "skipped"
 
 
-_STATE_DURING = {Role.SUBMIT: State.SENDING, Role.WAIT: State.WAITING, Role.LAND: State.LANDING}
-_STATE_AFTER = {Role.SUBMIT: State.SENT, Role.WAIT: State.ANSWERED, Role.LAND: State.LANDED}
+_STATE_DURING = {
+    Role.SUBMIT: State.SENDING,
+    Role.APPROVE: State.APPROVAL,
+    Role.WAIT: State.WAITING,
+    Role.LAND: State.LANDING,
+}
+_STATE_AFTER = {Role.SUBMIT: State.SENT, Role.APPROVE: State.SENT, Role.WAIT: State.ANSWERED, Role.LAND: State.LANDED}
 _WORDS = {
     State.SENDING: "sealing and sending the requests",
+    State.APPROVAL: "waiting for an approval",
     State.SENT: "sent; the wait has not started",
     State.WAITING: "waiting for the answers",
     State.ANSWERED: "answered, not landed yet",
@@ -131,12 +139,14 @@ def _find_submit(tasks: Sequence[TaskRow], address: str) -> TaskRow | None:
     return None
 
 
+#: by name of the operator's class
+_ROLES = {"JobApprovalOperator": Role.APPROVE, "BatchSensor": Role.WAIT, "BatchResultsOperator": Role.LAND}
+
+
 def _role(task: TaskRow) -> Role:
     """Return what a task does that is not the submit task. Subclasses have other names, but return the same values."""
-    if task.operator == "BatchSensor":
-        return Role.WAIT
-    if task.operator == "BatchResultsOperator":
-        return Role.LAND
+    if task.operator in _ROLES:
+        return _ROLES[task.operator]
     return Role.WAIT if read_result(task.result, WaitedResult).retry_rounds is not None else Role.LAND
 
 

@@ -1,4 +1,4 @@
-"""How far the jobs on the visible page of the list are, from their ledgers."""
+"""How far the jobs on the visible page of the list are, from their ledgers and from the provider."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from airflow_provider_batch.core.ledger.state import JobState
 from airflow_provider_batch.core.lifecycle.progress import cost_so_far, outcomes_so_far
 from airflow_provider_batch.exceptions import BatchError
 from airflow_provider_batch.plugins import budget
+from airflow_provider_batch.plugins.job.live import Live, read_live
 from airflow_provider_batch.plugins.jobs.job_rows import count_outcomes
 from airflow_provider_batch.plugins.lookup import find_job
 from airflow_provider_batch.plugins.replies import no_job
@@ -21,6 +22,8 @@ from airflow_provider_batch.plugins.replies import no_job
 #: maximum number of jobs of a request, and of those that it reads at the same time
 MAX_JOBS = 50
 _READ_TOGETHER = 4
+#: seconds for which a request waits for the provider's counts of a job
+_LIVE_SECONDS = 8.0
 
 
 class JobProgress(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,7 +40,7 @@ class JobProgress(msgspec.Struct, frozen=True, kw_only=True):
     #: US dollars, of the answers that are collected
     cost_usd: float | None = None
     deadline: datetime | None = None
-    #: why nothing is known, as a sentence
+    #: why nothing is known, or why the batches that run are not counted, as a sentence
     problem: str | None = None
 
 
@@ -49,29 +52,71 @@ async def read_progress(keys: Sequence[JobKey], dag_ids: Set[str]) -> list[JobPr
 
     :param dag_ids: the DAGs that the user may read.
     """
-    slots = asyncio.Semaphore(_READ_TOGETHER)
-    failures: list[HTTPException] = []
+    reader = _Reader()
+    return list(await asyncio.gather(*(reader.read(key, is_readable=key.dag_id in dag_ids) for key in keys)))
 
-    async def read(key: JobKey) -> JobProgress:
-        if key.dag_id not in dag_ids:
+
+class _Reader:
+    """Reads a few jobs at a time. What did not answer once is not asked again."""
+
+    def __init__(self) -> None:
+        self._slots = asyncio.Semaphore(_READ_TOGETHER)
+        self._store_problem = ""
+        #: by id of the connection
+        self._provider_problems: dict[str, str] = {}
+
+    async def read(self, key: JobKey, *, is_readable: bool) -> JobProgress:
+        if not is_readable:
             return _unknown(key, no_job().detail)
-        async with slots:
-            if failures:
-                return _unknown(key, failures[0].detail)
+        async with self._slots:
+            if self._store_problem:
+                return _unknown(key, self._store_problem)
             try:
-                return await budget.STORE.run(lambda: _read(key))
+                state = await budget.STORE.run(lambda: _read_state(key))
             except HTTPException as error:
-                failures.append(error)
+                self._store_problem = error.detail
                 return _unknown(key, error.detail)
             except BatchError as error:
                 return _unknown(key, str(error))
+            if state is None:
+                return _unknown(key, no_job().detail)
+            progress = progress_of(key, state)
+            return await self._add_live(progress, state) if state.live_submissions() else progress
 
-    return list(await asyncio.gather(*map(read, keys)))
+    async def _add_live(self, progress: JobProgress, state: JobState) -> JobProgress:
+        """Return the progress with the rows that the provider has answered in batches that still run."""
+        conn_id = state.manifest.openai_conn_id
+        if conn_id in self._provider_problems:
+            return msgspec.structs.replace(progress, problem=self._provider_problems[conn_id])
+        try:
+            async with asyncio.timeout(_LIVE_SECONDS):
+                live = await read_live(conn_id, state)
+        except TimeoutError:
+            problem = f"The provider did not answer within {_LIVE_SECONDS:g} s. Only collected rows are counted."
+            self._provider_problems[conn_id] = problem
+            return msgspec.structs.replace(progress, problem=problem)
+        return add_live(progress, live)
 
 
-def _read(key: JobKey) -> JobProgress:
+def _read_state(key: JobKey) -> JobState | None:
     ledger = find_job(key)
-    return _unknown(key, no_job().detail) if ledger is None else progress_of(key, ledger.state())
+    return None if ledger is None else ledger.state()
+
+
+def add_live(progress: JobProgress, live: Live) -> JobProgress:
+    """Return the progress with the rows that the provider has answered in batches that still run.
+
+    Rows that failed there are still waiting: the sensor may retry them once the batch is collected.
+    """
+    waiting = progress.waiting or 0
+    answered = min(sum(batch.completed or 0 for batch in live.batches), waiting)
+    problems = [problem for problem in (live.problem, *(batch.problem for batch in live.batches)) if problem]
+    return msgspec.structs.replace(
+        progress,
+        done_rows=(progress.done_rows or 0) + answered,
+        waiting=waiting - answered,
+        problem=problems[0] if problems else None,
+    )
 
 
 def progress_of(key: JobKey, state: JobState) -> JobProgress:

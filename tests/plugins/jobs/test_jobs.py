@@ -107,6 +107,31 @@ def test_tasks_of_subclasses_are_recognized_by_what_they_return(get: Get, dag_id
 
 
 @pytest.mark.parametrize(
+    ("approval", "wait", "state", "text"),
+    [
+        ("deferred", ..., "approval", "waiting for an approval"),
+        ("success", ..., "sent", "sent; the wait has not started"),
+        ("failed", ..., "failed", "the approve task failed"),
+        ("success", "deferred", "waiting", "waiting for the answers"),
+    ],
+)
+def test_a_job_may_wait_for_an_approval_before_the_wait(
+    get: Get, dag_id: str, approval: str, wait: Any, state: str, text: str
+) -> None:
+    ledger = address(dag_id, "run")
+    tasks = [
+        Task("submit", xcoms=submitted(ledger)),
+        Task("approve", "JobApprovalOperator", approval, {LEDGER_KEY: ledger}),
+    ]
+    if wait is not ...:
+        tasks.append(Task("a_wait", "BatchSensor", wait, {LEDGER_KEY: ledger}))
+    add_runs([Run(dag_id, "run", tasks)])
+    (job,) = get(dag_id=dag_id)["jobs"]
+    assert (job["state"], job["state_text"]) == (state, text)
+    assert [task["role"] for task in job["tasks"]] == ["submit", "approve", "wait"][: len(tasks)]
+
+
+@pytest.mark.parametrize(
     ("submit", "wait", "land", "state", "text"),
     [
         ("running", ..., ..., "sending", "sealing and sending the requests"),

@@ -16,6 +16,8 @@ from airflow_provider_batch.core.ledger.ledger import Ledger, seal
 from airflow_provider_batch.core.ledger.records import Deadline
 from airflow_provider_batch.links.batch import LEDGER_KEY
 from airflow_provider_batch.plugins import ledgers
+from airflow_provider_batch.plugins.job.live import Live, LiveBatch
+from airflow_provider_batch.plugins.jobs.progress import add_live, progress_of
 from airflow_provider_batch.plugins.ledgers import LedgerCache
 from airflow_provider_batch.staging.layout import job_folder
 from tests.plugins.ledgers import create_batch, seal_job, settle
@@ -57,15 +59,47 @@ def test_the_bar_of_a_job_moves_with_each_batch_that_is_collected(
     key: JobKey, ledger: Ledger, progress: Progress
 ) -> None:
     job = f"{key.dag_id}|run%7C1|submit|-1"
-    identity = {"dag_id": key.dag_id, "run_id": "run|1", "task_id": "submit", "map_index": -1}
-    rest = {"deadline": "2026-11-21T18:00:00Z", "problem": None}
-    assert progress(job) == [identity | {"done": 0, "failed": 0, "waiting": 200, "cost_usd": 0.0} | rest]
 
+    def counts() -> list[Any]:
+        (answer,) = progress(job)
+        return [answer[name] for name in ("done", "failed", "waiting", "cost_usd")]
+
+    assert counts() == [0, 0, 200, 0.0]
     settle(ledger, "s0001", succeeded=90, refused=10)
-    assert progress(job) == [identity | {"done": 90, "failed": 10, "waiting": 100, "cost_usd": 0.25} | rest]
-
+    assert counts() == [90, 10, 100, 0.25]
     settle(ledger, "s0002", cost=None, succeeded=100)
-    assert progress(job) == [identity | {"done": 190, "failed": 10, "waiting": 0, "cost_usd": None} | rest]
+    assert counts() == [190, 10, 0, None]
+    (answer,) = progress(job)
+    identity = {"dag_id": key.dag_id, "run_id": "run|1", "task_id": "submit", "map_index": -1}
+    assert answer.items() >= (identity | {"deadline": "2026-11-21T18:00:00Z", "problem": None}).items()
+
+
+def test_what_the_provider_does_not_tell_of_batches_that_run_is_said(
+    key: JobKey, ledger: Ledger, progress: Progress
+) -> None:
+    (answer,) = progress(f"{key.dag_id}|run%7C1|submit|-1")
+    assert answer["waiting"] == 200
+    assert "openai_default" in answer["problem"]
+
+
+def test_the_bar_of_a_job_moves_while_its_batches_run(key: JobKey, ledger: Ledger) -> None:
+    settle(ledger, "s0001", succeeded=90, refused=10)
+    by_ledger = progress_of(key, ledger.state())
+
+    def with_live(*batches: LiveBatch, problem: str | None = None) -> tuple[Any, ...]:
+        progress = add_live(by_ledger, Live(list(batches), problem))
+        return progress.done_rows, progress.failed, progress.waiting, progress.problem
+
+    running = LiveBatch(batch_id="batch_s0002", shard="s0002", total=100, completed=40, failed=5)
+    assert with_live(running) == (130, 10, 60, None)
+    assert with_live(msgspec.structs.replace(running, completed=None, problem="It hangs.")) == (
+        90,
+        10,
+        100,
+        "It hangs.",
+    )
+    assert with_live(msgspec.structs.replace(running, completed=10**6)) == (190, 10, 0, None)
+    assert with_live(running, problem="2 more batches were not read.")[3] == "2 more batches were not read."
 
 
 def test_a_job_that_cannot_be_read_has_a_problem_and_no_numbers(
@@ -82,7 +116,7 @@ def test_a_job_that_cannot_be_read_has_a_problem_and_no_numbers(
     assert unreadable["problem"] == missing["problem"]
     assert "seal.json as a record of a job" in broken["problem"]
     assert (missing["done"], broken["waiting"]) == (None, None)
-    assert (fine["problem"], fine["waiting"]) == (None, 200)
+    assert fine["waiting"] == 200
 
 
 def broken_job(root: str, dag_id: str) -> str:
