@@ -93,7 +93,7 @@ def _status_of(state: JobState) -> Status:
         parts += [f"{format_count(len(waiting), 'shard')} waiting for queue capacity or budget"] if waiting else []
         return Status(
             JobPhase.RUNNING,
-            f"running: {', '.join(parts)}",
+            f"running, as last recorded: {', '.join(parts)}",
             "If the wait is running, do nothing: it continues without your help. Otherwise, clear it: it collects the "
             "answers of its batches. `airflow-batch jobs cancel` cancels them.",
         )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
+from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.clearing import ClearedJob
-from tests.airflow.jobs import Ticket
+from tests.airflow.jobs import Ticket, client_of, run_dag, submit_arguments
 from tests.plugins.job.conftest import Identity, Page
 
 FORMULA = "=cmd|' /C calc'!A0"
@@ -153,3 +156,53 @@ def test_a_job_that_does_not_exist_is_not_found_and_a_stranger_sees_nothing(
 ) -> None:
     assert page(path, landed._replace(task_id="other")).status_code == 404
     assert page(path, landed, role=None).status_code in (401, 403)
+
+
+@pytest.fixture
+def running(warehouse: Path, slow_server: LocalServer) -> Identity:
+    """Submit a job whose only batch is running. Provide its submit task."""
+    from airflow.models.dagrun import DagRun
+    from airflow.sdk import DAG
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    from airflow_provider_batch.operators.batch import BatchSubmitOperator
+
+    with DAG(f"job_{uuid4().hex[:8]}", schedule=None) as dag:
+        BatchSubmitOperator(**submit_arguments())
+    run_dag(dag)
+    with create_session() as session:
+        run_id = session.scalars(select(DagRun.run_id).where(DagRun.dag_id == dag.dag_id)).one()
+    return Identity(dag.dag_id, run_id)
+
+
+def test_live_counts_come_from_the_provider_and_the_job_can_be_cancelled(
+    running: Identity, page: Page, slow_server: LocalServer
+) -> None:
+    client = client_of(slow_server)
+    slow_server.advance(1)
+    live = page("/live", running, role="viewer").json()
+    (batch,) = live["batches"]
+    assert (batch["shard"], batch["total"], batch["problem"]) == ("s0001", 4, None)
+    assert batch["status"] in ("validating", "in_progress")
+    assert batch["as_of"]
+
+    actions = {action["name"]: action for action in page("/actions", running).json()["actions"]}
+    assert "1 batch with 4 requests may still be running" in actions["cancel"]["explanation"]
+    assert [action["possible"] for action in actions.values()] == [True, False, False]
+    assert page("/actions/cancel", running, method="POST", role="viewer").status_code == 403
+    assert client.batches.retrieve(batch["batch_id"]).status in ("validating", "in_progress")
+
+    response = page("/actions/cancel", running, method="POST")
+    assert response.json()["result"].startswith("No more requests of this job are sent or retried.")
+    assert client.batches.retrieve(batch["batch_id"]).status in ("cancelling", "cancelled")
+    assert page("/job", running).json()["job"]["phase"] == "cancelled"
+
+
+def test_a_provider_that_cannot_be_reached_is_said_and_not_shown_as_empty(
+    running: Identity, page: Page, connect: Callable[..., None]
+) -> None:
+    connect("openai_default", conn_type="openai", password="local", host="http://127.0.0.1:9/v1")
+    (batch,) = page("/live", running).json()["batches"]
+    assert (batch["status"], batch["completed"]) == (None, None)
+    assert "Cannot connect to 127.0.0.1:9" in batch["problem"]
