@@ -11,8 +11,7 @@ const h = React.createElement;
 /** The buttons of a job. They are read again when `version` changes. */
 export function Actions({ job, version, onDone }) {
   const { data, error, reload } = useRead(`${address("actions", identity(job))}#${version}`, { keep: true });
-  if (error) return h(Failure, { error, reload });
-  if (!data) return null;
+  if (!data) return error ? h(Failure, { error, reload }) : null;
   const reasons = data.actions.filter(({ allowed, possible }) => !allowed || !possible);
   const isRefused = data.actions.some(({ allowed }) => !allowed);
   const done = () => {
@@ -22,6 +21,7 @@ export function Actions({ job, version, onDone }) {
   return h(
     Stack,
     { gap: 2 },
+    error ? h(Failure, { error, reload, stale: true }) : null,
     h(
       Flex,
       { gap: 2, wrap: "wrap", role: "group", "aria-label": "Actions" },
@@ -30,7 +30,7 @@ export function Actions({ job, version, onDone }) {
     isRefused
       ? h(
           Text,
-          { fontSize: "sm", color: "fg.muted" },
+          { id: reasonId("allowed"), fontSize: "sm", color: "fg.muted" },
           "You may read this job. Its buttons need the right to edit the task instances of the DAG.",
         )
       : reasons.map(({ name, label, explanation }) =>
@@ -80,7 +80,7 @@ function Action({ job, action, onDone }) {
         variant: "outline",
         colorPalette: action.name === "cancel" ? "red" : "brand",
         disabled: !isEnabled && !isOpen,
-        "aria-describedby": isEnabled ? undefined : reasonId(action.name),
+        "aria-describedby": isEnabled ? undefined : reasonId(action.allowed ? action.name : "allowed"),
         onClick: () => change({ open: true }),
       },
       action.label,

@@ -12,15 +12,15 @@ const { Box, Button, Collapsible, Flex, Heading, HStack, Stack, Text } = ChakraU
 
 const h = React.createElement;
 
-const ENDED_PHASES = new Set(["landed"]);
+/** The states of a task that has ended. */
+const ENDED_STATES = new Set(["success", "failed", "skipped", "upstream_failed", "removed"]);
 /** How often a job that has ended is read again, in milliseconds: a person may have cleared one of its tasks. */
 const IDLE_INTERVAL_MS = 60_000;
 
 /** The page of one job. `job` identifies it. */
 export function JobPage({ job }) {
-  const isActive = ({ path, job: summary }) =>
-    !ENDED_PHASES.has(summary.phase) ||
-    path.some(({ state }) => ["running", "deferred", "queued", "scheduled"].includes(state));
+  // a task without a state is going to start
+  const isActive = ({ path, job: summary }) => summary.live > 0 || path.some(({ state }) => !ENDED_STATES.has(state));
   const read = useRead(address("job", identity(job)), {
     pace: (data) => (isActive(data) ? INTERVAL_MS : IDLE_INTERVAL_MS),
   });
@@ -78,7 +78,12 @@ function Details({ job, data, isActive, reload }) {
         ? h(Notice, { status: summary.phase === "held" ? "warning" : "info", title: "What happens next" }, data.next)
         : null,
       data.approval ? h(InternalLink, { to: data.approval }, "Open the approval that this job waits for") : null,
-      h(Actions, { job, version: `${summary.phase} ${summary.last_at}`, onDone: reload }),
+      // what is possible depends on the record and on the states of the tasks
+      h(Actions, {
+        job,
+        version: [summary.phase, summary.last_at, ...data.path.map(({ state }) => state)].join(" "),
+        onDone: reload,
+      }),
     ),
     h(Path, { path: data.path, job }),
     h(Progress, { job, summary, live }),
