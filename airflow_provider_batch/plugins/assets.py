@@ -32,7 +32,7 @@ def _assets() -> dict[str, tuple[bytes, str, str]]:
 
 @router.get("/ui/{name}")
 async def asset(name: str, request: Request) -> Response:
-    """Return a file of the page. A browser asks each time whether it has changed, so an upgrade is seen at once."""
+    """Return a file of the page. A browser asks each time whether it has changed, so it never mixes two versions."""
     if name not in _assets():
         raise HTTPException(404, "The page has no such file.")
     content, media_type, tag = _assets()[name]

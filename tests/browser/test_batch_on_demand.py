@@ -98,7 +98,7 @@ def test_the_rows_land_after_a_person_fills_in_the_form_and_approves_the_preview
     assert re.search(rf"Cost: {amount} to {amount}, most likely {amount}, ceiling \$1\.00", body)
     assert "Table: approved_answers" in body
     assert "batch_on_demand: 4 rows, " in body
-    assert "Send the other 2 requests?" in body
+    assert "Send the other 3 requests?" in body
     assert body.index("Answer to ") < body.index("SQL:")
     assert "The requests in full" not in body
     assert "# Free of charge" in body
