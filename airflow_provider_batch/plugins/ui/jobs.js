@@ -83,7 +83,12 @@ export function JobList({ run }) {
       Flex,
       { justify: "space-between", align: "baseline", wrap: "wrap", gap: 2 },
       h(Heading, { as: "h1", size: "xl" }, run ? "LLM batch jobs of this run" : "LLM batch jobs"),
-      time ? h(Text, { fontSize: "xs", color: "fg.muted" }, "Updated ", utc(time).slice(11)) : null,
+      h(
+        HStack,
+        { gap: 4 },
+        run ? null : h(InternalLink, { to: "?view=evals" }, "Evals"),
+        time ? h(Text, { fontSize: "xs", color: "fg.muted" }, "Updated ", utc(time).slice(11)) : null,
+      ),
     ),
     error ? h(Failure, { error, reload, stale: Boolean(data) }) : null,
     !data && !error ? h(Loading, { what: "the jobs" }) : null,
@@ -164,7 +169,7 @@ function Filters({ filters, data, change, isFiltered, sorting }) {
       align: "flex-end",
       onSubmit: (event) => event.preventDefault(),
     },
-    h(TextFilter, { value: filters.text, onChange: (text) => change({ text }, { replace: true }) }),
+    h(TextFilter, { value: filters.text, placeholder: "DAG, task or run", onChange: (text) => change({ text }, { replace: true }) }),
     h(Choice, { label: "State", value: filters.state, values: data.states, onChange: (state) => change({ state }) }),
     h(Choice, { label: "DAG", value: filters.dag_id, values: data.dags, onChange: (dag_id) => change({ dag_id }) }),
     h(Choice, { label: "Model", value: filters.model, values: data.models, onChange: (model) => change({ model }) }),
@@ -185,9 +190,11 @@ function Filters({ filters, data, change, isFiltered, sorting }) {
 }
 
 /** A text field that passes its value on when nothing was typed for a moment. */
-function TextFilter({ value, onChange }) {
+export function TextFilter({ value, onChange, placeholder }) {
   const [text, setText] = useState(value);
   const sent = useRef(value);
+  const newest = useRef(onChange); // an earlier one would undo what another filter changed meanwhile
+  newest.current = onChange;
   useEffect(() => {
     if (value !== sent.current) setText(value); // changed by the back button or by *Clear filters*
     sent.current = value;
@@ -196,7 +203,7 @@ function TextFilter({ value, onChange }) {
     if (text === sent.current) return undefined;
     const timer = setTimeout(() => {
       sent.current = text;
-      onChange(text);
+      newest.current(text);
     }, 300);
     return () => clearTimeout(timer);
   }, [text]);
@@ -207,14 +214,15 @@ function TextFilter({ value, onChange }) {
     h(Input, {
       size: "sm",
       type: "search",
-      placeholder: "DAG, task or run",
+      placeholder,
       value: text,
       onChange: (event) => setText(event.target.value),
     }),
   );
 }
 
-function Choice({ label, value, values = [], options, onChange }) {
+/** A choice among values, or among options `[value, name]`. */
+export function Choice({ label, value, values = [], options, onChange }) {
   const choices = options ?? [["", "All"], ...values.map((item) => [item, item])];
   const isListed = choices.some(([item]) => item === value);
   return h(

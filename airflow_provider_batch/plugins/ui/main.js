@@ -1,8 +1,9 @@
-// The page "LLM batch" in Airflow: all jobs, the jobs of one run, or one job.
+// The page "LLM batch" in Airflow: all jobs, the jobs of one run, one job, or the evals.
 //
 // Airflow loads this module as it is, without a build step, and draws the component that it leaves in
 // `globalThis.AirflowPlugin`. React, the router, the components and the theme are those of Airflow's own page.
 
+import { Evals } from "./evals.js";
 import { JobPage } from "./job.js";
 import { JobList } from "./jobs.js";
 
@@ -53,6 +54,7 @@ function View({ dagId, runId, taskId, mapIndex }) {
         task_id: parameters.get("task_id"),
         map_index: mapIndexOf(parameters.get("map_index")),
       };
+  const isEvals = !isTab && parameters.get("view") === "evals";
   return h(
     Box,
     {
@@ -63,9 +65,11 @@ function View({ dagId, runId, taskId, mapIndex }) {
       height: "100%",
       overflowY: "auto",
     },
-    job.dag_id && job.run_id && job.task_id
-      ? h(JobPage, { key: JSON.stringify(job), job })
-      : h(JobList, { run: isTab ? { dag_id: dagId, run_id: runId } : null }),
+    isEvals
+      ? h(Evals)
+      : job.dag_id && job.run_id && job.task_id
+        ? h(JobPage, { key: JSON.stringify(job), job })
+        : h(JobList, { run: isTab ? { dag_id: dagId, run_id: runId } : null }),
   );
 }
 
