@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 
-from airflow_provider_batch.links.airflow_pages import approval_page, xcoms_page
+from airflow_provider_batch.links.airflow_pages import approval_path, xcoms_page
 from airflow_provider_batch.links.batch import job_page
 from airflow_provider_batch.local.process import LocalServer
 from airflow_provider_batch.operators.approval import JobApprovalOperator
@@ -67,6 +67,6 @@ def test_the_text_says_who_may_decide(ask: Any) -> None:
 
 
 def test_the_approval_has_a_page_of_its_own() -> None:
-    assert approval_page("my dag", "manual__2026-01-01T00:00:00+00:00/1", "job.approve", 3) == (
+    assert approval_path("my dag", "manual__2026-01-01T00:00:00+00:00/1", "job.approve", 3) == (
         "/dags/my%20dag/runs/manual__2026-01-01T00%3A00%3A00%2B00%3A00%2F1/tasks/job.approve/mapped/3/required_actions"
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
-from urllib.parse import quote
 
 import msgspec
 
@@ -12,6 +11,7 @@ from airflow_provider_batch.core.ledger.ledger import Ledger
 from airflow_provider_batch.core.ledger.records import Settled
 from airflow_provider_batch.core.ledger.state import JobState
 from airflow_provider_batch.core.lifecycle.summary import JobSummary, summarize
+from airflow_provider_batch.links.airflow_pages import approval_path
 from airflow_provider_batch.plugins.job.tasks import JobTask, Role
 from airflow_provider_batch.worker.collected_answers import CollectedAnswers, ErrorGroup, RequestText
 from airflow_provider_batch.worker.limited_folder import LimitedFolder, ReadLimitError
@@ -92,10 +92,9 @@ def _sum(costs: Sequence[str | None]) -> float | None:
     return float(sum(known_costs)) if len(known_costs) == len(costs) else None
 
 
-def approval_path(dag_id: str, run_id: str, tasks: Sequence[JobTask]) -> str | None:
+def find_approval(dag_id: str, run_id: str, tasks: Sequence[JobTask]) -> str | None:
     """Return the path in Airflow's UI at which a person approves the job, or None if nothing waits for that."""
     for task in tasks:
         if task.role is Role.APPROVE and task.state in ("deferred", "awaiting_input"):
-            ids = [quote(part, safe="") for part in (dag_id, run_id, task.task_id)]
-            return "/dags/{}/runs/{}/tasks/{}/required_actions".format(*ids)
+            return approval_path(dag_id, run_id, task.task_id, task.map_index)
     return None

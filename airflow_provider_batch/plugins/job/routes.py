@@ -20,7 +20,7 @@ from airflow_provider_batch.exceptions import BatchError
 from airflow_provider_batch.plugins import budget
 from airflow_provider_batch.plugins.access import EditableJob, MayEdit, ReadableJob
 from airflow_provider_batch.plugins.job.actions import carry_out, offer_actions
-from airflow_provider_batch.plugins.job.details import approval_path, read_record
+from airflow_provider_batch.plugins.job.details import find_approval, read_record
 from airflow_provider_batch.plugins.job.live import read_live
 from airflow_provider_batch.plugins.job.tasks import JobTask, find_tasks
 from airflow_provider_batch.plugins.lookup import find_job
@@ -56,7 +56,7 @@ async def job(key: ReadableJob) -> Response:
     tasks = await _tasks(ledger)
     record = await budget.STORE.run(lambda: read_record(ledger))
     submit = ledger.manifest.key
-    approval = approval_path(submit.dag_id, submit.run_id, tasks)
+    approval = find_approval(submit.dag_id, submit.run_id, tasks)
     return reply({**msgspec.structs.asdict(record), "path": tasks, "approval": approval})
 
 
