@@ -110,17 +110,18 @@ def test_a_landing_can_be_repeated_without_the_wait(landed: Identity, page: Page
     assert states_of(landed) == {"submit": "success", "wait": "success", "land": None}
 
 
-def test_landing_what_is_there_ends_a_wait_that_has_failed(landed: Identity, page: Page) -> None:
-    set_state(landed, "wait", "failed")
-    set_state(landed, "land", "upstream_failed")
+@pytest.mark.parametrize(("wait", "land"), [("failed", "upstream_failed"), ("deferred", None)])
+def test_landing_what_is_there_ends_the_wait(landed: Identity, page: Page, wait: str, land: str | None) -> None:
+    set_state(landed, "wait", wait)
+    set_state(landed, "land", land)
     response = page("/actions/land", landed, method="POST")
     assert response.status_code == 200, response.text
     assert response.json()["result"].startswith("Marked wait as successful. Cleared 1 task: land.")
     assert states_of(landed) == {"submit": "success", "wait": "success", "land": None}
 
 
-def set_state(identity: Identity, task_id: str, state: str) -> None:
-    """Set the state of a task instance, as if it had ended like that."""
+def set_state(identity: Identity, task_id: str, state: str | None) -> None:
+    """Set the state of a task instance, as if it had come so far."""
     from airflow.models.taskinstance import TaskInstance
     from airflow.utils.session import create_session
     from sqlalchemy import update
