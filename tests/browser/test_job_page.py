@@ -86,6 +86,7 @@ def test_a_person_cancels_a_job_and_a_viewer_or_another_site_cannot(
 ) -> None:
     viewer = open_ui("viewer")
     run = start(viewer.demo, "cancelled_job")
+    cancels_before = slow_provider.calls().get(Call.CANCEL, 0)
     viewer.open_job(run)
     button = viewer.page.get_by_role("button", name=re.compile("Cancel"))
     button.wait_for()
@@ -106,7 +107,7 @@ def test_a_person_cancels_a_job_and_a_viewer_or_another_site_cannot(
     with other_site.expect_response(lambda response: "actions/cancel" in response.url) as response:
         other_site.evaluate("(url) => fetch(url, {method: 'POST', mode: 'no-cors', credentials: 'include'})", url)
     assert response.value.status in (401, 403)
-    assert slow_provider.calls().get(Call.CANCEL, 0) == 0
+    assert slow_provider.calls().get(Call.CANCEL, 0) == cancels_before
 
     ui.page.get_by_role("button", name=re.compile("Cancel")).click()
     dialog = ui.page.get_by_role("alertdialog")
@@ -115,7 +116,7 @@ def test_a_person_cancels_a_job_and_a_viewer_or_another_site_cannot(
     dialog.get_by_role("button", name=re.compile("Cancel")).click()
     dialog.get_by_text("Done", exact=True).wait_for()
     ui.screenshot("cancelled")
-    assert slow_provider.calls()[Call.CANCEL] == 1
+    assert slow_provider.calls()[Call.CANCEL] == cancels_before + 1
 
 
 def test_hostile_texts_are_shown_as_text(ui: Ui, slow_provider: LocalServer) -> None:
