@@ -101,6 +101,8 @@ def start(demo: DemoAirflow, dag_id: str) -> Run:
     run = demo.airflow.trigger(dag_id)
     run.await_task("submit", "success")
     run.await_task("wait", "deferred")
+    # Otherwise the scheduler may take the end of this worker for that of the next one, and fail the wait.
+    run.await_worker_end("wait")
     return run
 
 
