@@ -43,13 +43,16 @@ def cancel_decision(state: JobState) -> Decision:
     live = [shard for shard, _ in state.live_submissions()]
     unsent = sum(shard.requests for shard in state.shards.values() if shard.phase in (Phase.SEALED, Phase.UPLOADED))
     creating = sum(shard.phase is Phase.CREATING for shard in state.shards.values())
+    possible = bool(live or unsent or creating)
     rows = format_count(sum(shard.requests for shard in live), "request")
     sentences = [
-        f"{format_count(len(live), 'batch', 'batches')} with {rows} may still be running.",
+        f"{format_count(len(live), 'batch', 'batches')} with {rows} may still be running."
+        if possible
+        else "No batch of this job is running, and no row waits to be sent.",
         *([f"{format_count(unsent, 'row')} will not be sent."] if unsent else []),
         "Answers so far are paid for and kept.",
     ]
-    return Decision("cancel", "Cancel (keep what is answered)", bool(live or unsent or creating), " ".join(sentences))
+    return Decision("cancel", "Cancel (keep what is answered)", possible, " ".join(sentences))
 
 
 #: what follows once a job is cancelled

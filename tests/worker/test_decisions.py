@@ -32,7 +32,9 @@ def test_a_cancel_says_how_many_requests_are_running_and_how_many_rows_are_never
 
 
 def test_a_job_whose_batches_have_all_ended_cannot_be_cancelled() -> None:
-    assert not cancel_decision(state_of(ended("s0001", succeeded=10), ended("s0002", succeeded=10))).possible
+    decision = cancel_decision(state_of(ended("s0001", succeeded=10), ended("s0002", succeeded=10)))
+    assert not decision.possible
+    assert decision.explanation.startswith("No batch of this job is running, and no row waits to be sent.")
 
 
 def test_a_retry_says_what_it_is_expected_to_cost_and_which_rows_stay() -> None:
