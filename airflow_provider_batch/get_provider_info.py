@@ -44,6 +44,7 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "extra-links": [
             "airflow_provider_batch.links.batch.BatchJobLink",
+            "airflow_provider_batch.links.batch.ProviderBatchesLink",
             "airflow_provider_batch.links.batch.EvalReportLink",
         ],
         "plugins": [

@@ -1,4 +1,4 @@
-"""Extra links from a task to the page of its job and to the report that it wrote.
+"""Extra links from a task to the page of its job, to the provider's batches, and to the report that it wrote.
 
 Airflow's UI reads the value of an extra link from XCom, under the link's `xcom_key`. Airflow only writes it when the
 task ends, so `persist` writes it earlier: while the task is running, and before it is deferred.
@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from airflow.providers.common.compat.sdk import BaseOperatorLink, conf
+from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom, conf
+
+from airflow_provider_batch.core.provider.catalogue import OPENAI_BATCHES, is_openai
 
 #: URL prefix of the plugin's routes, below the base URL of the API server
 MOUNT = "/batch"
@@ -67,6 +69,25 @@ class BatchJobLink(BaseOperatorLink):
         link = cls()
         ti.xcom_push(key=LEDGER_KEY, value=ledger)
         ti.xcom_push(key=link.xcom_key, value=link.get_link(ti.task, ti_key=ti))
+
+
+class ProviderBatchesLink(BaseOperatorLink):
+    """The link "Batches at OpenAI" on a task instance whose batches are at OpenAI, which has a page for them."""
+
+    name = "Batches at OpenAI"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """Return the URL that `persist` stored. With an empty text, Airflow shows no link."""
+        return XCom.get_value(ti_key=ti_key, key=self.xcom_key) or ""
+
+    @classmethod
+    def persist(cls, context: Mapping[str, Any], host: str) -> None:
+        """Make the link available if the task's connection leads to OpenAI.
+
+        :param host: the host that the client of the connection calls.
+        """
+        if is_openai(host):
+            context["ti"].xcom_push(key=cls().xcom_key, value=OPENAI_BATCHES)
 
 
 class EvalReportLink(BaseOperatorLink):

@@ -59,7 +59,7 @@ from airflow_provider_batch.core.requests.render import RequestSpec, check
 from airflow_provider_batch.core.schema.author_schema import author_schema, strict_schema
 from airflow_provider_batch.exceptions import InputError, JobHeldError
 from airflow_provider_batch.hooks.open import open_hook
-from airflow_provider_batch.links.batch import BatchJobLink
+from airflow_provider_batch.links.batch import BatchJobLink, ProviderBatchesLink
 from airflow_provider_batch.operators.landings import check_landings, check_waits, landing_tables, results_connection
 from airflow_provider_batch.sources.open import ResolvedRows, check_rows, has_templates
 from airflow_provider_batch.sources.source import RowSource
@@ -298,7 +298,7 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
         "output_schema": "json",
     }
     ui_color = "#dcefe6"
-    operator_extra_links = (BatchJobLink(),)
+    operator_extra_links = (BatchJobLink(), ProviderBatchesLink())
     #: whether the output of a task is the reference to a job
     returns_job: ClassVar[bool] = True
 
@@ -488,6 +488,7 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
         ledger.add(TaskStarted(Task.SUBMIT, clear_epoch, datetime.now(UTC)))
         cancel_earlier(ledger, self.log)
         BatchJobLink.persist(context, folder.uri)
+        ProviderBatchesLink.persist(context, hook.host)
         if not ledger.manifest.requests:
             self._handle_no_rows()
         if self.lane == FLEX and ledger.manifest.lane is not Lane.FLEX:

@@ -30,7 +30,7 @@ from airflow_provider_batch.core.provider.lane import Lane
 from airflow_provider_batch.core.sealing.final_pass import DEFAULT_ROWS
 from airflow_provider_batch.exceptions import InputError, JobHeldError
 from airflow_provider_batch.hooks.open import open_hook
-from airflow_provider_batch.links.batch import BatchJobLink
+from airflow_provider_batch.links.batch import BatchJobLink, ProviderBatchesLink
 from airflow_provider_batch.triggers.batch import ATTEMPT_KEY, MAX_BATCHES, MAX_REFUSALS, BatchTrigger
 from airflow_provider_batch.worker.airflow_arguments import parse_job
 from airflow_provider_batch.worker.airflow_errors import airflow_failures, canary_error
@@ -112,7 +112,7 @@ class BatchSensor(CheckedMapping, NamedByMapping, BaseSensorOperator):
 
     template_fields: Sequence[str] = ("job", "deadline")
     ui_color = "#dcefe6"
-    operator_extra_links = (BatchJobLink(),)
+    operator_extra_links = (BatchJobLink(), ProviderBatchesLink())
 
     @check_arguments
     def __init__(
@@ -253,6 +253,7 @@ class BatchSensor(CheckedMapping, NamedByMapping, BaseSensorOperator):
         if is_start:
             self._set_deadline(context, ledger, now)
         hook = open_hook(ledger.manifest.openai_conn_id)
+        ProviderBatchesLink.persist(context, hook.host)
         policy = self._policy(ledger, hook, now)
         if is_start and self.at_deadline == FLEX and not policy.has_flex:
             self.log.warning(

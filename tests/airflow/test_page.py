@@ -71,6 +71,22 @@ def test_every_task_of_a_job_leads_to_the_job_summary(warehouse: Path, task_id: 
     assert 0 < float(landed.retried_cost_usd) < float(landed.cost_usd)
 
 
+def test_the_tasks_of_a_job_at_another_server_have_no_link_to_openai(warehouse: Path) -> None:
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+
+    from airflow_provider_batch.links.batch import ProviderBatchesLink
+
+    run_job()
+    dag_id, run_id = run_of("submit")
+    with create_session() as session:
+        xcoms = XComModel.get_many(
+            run_id=run_id, dag_ids=dag_id, task_ids=["submit", "wait"], key=ProviderBatchesLink().xcom_key
+        )
+        links = [XComModel.deserialize_value(xcom) for xcom in session.scalars(xcoms)]
+    assert links == ["", ""]  # without a link, Airflow shows none
+
+
 def test_the_job_summary_counts_duplicates_and_reused_rows(warehouse: Path) -> None:
     run_job(sql="SELECT * FROM tickets WHERE id = 'T-1'", land={"table": "labels"})
     query_with_a_duplicate = (

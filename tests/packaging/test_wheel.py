@@ -140,7 +140,8 @@ def test_airflow_shows_the_modules_links_plugin_and_config_of_the_provider(comma
     for part, names in modules.items():
         python_modules = [name for entry in provider[part] for name in entry["python-modules"]]
         assert python_modules == [f"{PACKAGE}.{part}.{name}" for name in names]
-    assert provider["extra-links"] == [f"{PACKAGE}.links.batch.BatchJobLink", f"{PACKAGE}.links.batch.EvalReportLink"]
+    links = ("BatchJobLink", "ProviderBatchesLink", "EvalReportLink")
+    assert provider["extra-links"] == [f"{PACKAGE}.links.batch.{link}" for link in links]
     assert [plugin["plugin-class"] for plugin in provider["plugins"]] == [f"{PACKAGE}.plugins.batch.BatchPlugin"]
     assert provider["config"] == get_provider_info()["config"]
 

@@ -6,7 +6,13 @@ import pytest
 from airflow.sdk import DAG, BaseOperator
 from airflow.serialization.serialized_objects import DagSerialization
 
-from airflow_provider_batch.links.batch import LEDGER_KEY, BatchJobLink, job_page, report_page
+from airflow_provider_batch.links.batch import (
+    LEDGER_KEY,
+    BatchJobLink,
+    ProviderBatchesLink,
+    job_page,
+    report_page,
+)
 
 RUN = "manual__2026-11-20T10:00:00+00:00"
 LEDGER = "s3://bucket/batch/1"
@@ -55,3 +61,18 @@ def test_a_persisted_link_is_pushed_to_the_xcom_key_that_the_ui_reads(monkeypatc
     (link,) = DagSerialization.from_dict(DagSerialization.to_dict(dag)).get_task("submit").operator_extra_links
     assert link.name == "LLM batch"
     assert ti.xcoms == {link.xcom_key: job_page("link", RUN, "submit", 2), LEDGER_KEY: LEDGER}
+
+
+@pytest.mark.parametrize(
+    ("host", "links"),
+    [
+        ("api.openai.com", {"https://platform.openai.com/batches"}),
+        ("eu.api.openai.com", {"https://platform.openai.com/batches"}),
+        ("127.0.0.1", set()),
+        ("api.openai.com.example.com", set()),
+    ],
+)
+def test_only_a_task_whose_batches_are_at_openai_links_to_its_page(host: str, links: set[str]) -> None:
+    ti = TaskInstance(LinkedOperator(task_id="submit"))
+    ProviderBatchesLink.persist({"ti": ti}, host)
+    assert set(ti.xcoms.values()) == links

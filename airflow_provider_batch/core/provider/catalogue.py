@@ -83,6 +83,10 @@ PROVIDERS = (
 )
 
 
+#: OpenAI's own page of batches
+OPENAI_BATCHES = "https://platform.openai.com/batches"
+
+
 def is_openai(host: str) -> bool:
     """Return whether this is a host of OpenAI's own API, and not only of one that is compatible with it."""
     name = host.lower().rstrip(".")

@@ -16,7 +16,7 @@ from fastapi import HTTPException
 
 from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.core.ledger.state import JobState
-from airflow_provider_batch.core.provider.catalogue import is_openai
+from airflow_provider_batch.core.provider.catalogue import OPENAI_BATCHES, is_openai
 from airflow_provider_batch.exceptions import BatchError
 from airflow_provider_batch.hooks.open import open_hook
 from airflow_provider_batch.plugins.budget import ThreadBudget
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 MAX_BATCHES, MAX_CONCURRENT_READS, MAX_JOBS = 50, 4, 200
 #: seconds for which answers are kept, and for a single read
 KEEP, TIMEOUT = 10.0, 5.0
-_OPENAI_BATCHES = "https://platform.openai.com/batches"
 
 #: reads from the providers
 PROVIDER = ThreadBudget("The provider", threads=8, queued=64, seconds=8)
@@ -97,7 +96,7 @@ async def _ask(conn_id: str, live_ids: list[tuple[str, str]]) -> Live:
     batches = await asyncio.gather(*(read(*live_id) for live_id in live_ids[:MAX_BATCHES]))
     more = len(live_ids) - len(batches)
     problem = f"{format_count(more, 'more batch', 'more batches')} were not read." if more > 0 else None
-    return Live(list(batches), problem, _OPENAI_BATCHES if is_openai(hook.host) else None)
+    return Live(list(batches), problem, OPENAI_BATCHES if is_openai(hook.host) else None)
 
 
 def _open(conn_id: str) -> BatchHook:
