@@ -622,8 +622,8 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
             self.log.info("Would send %s: %s", request["custom_id"], msgspec.json.encode(request["body"]).decode())
         self.log.info("This was a preview: nothing was sealed, uploaded or billed.")
         tables = landing_tables(self, context)
-        text = render_preview(build.manifest, build.sample, sql=self.sql, tables=tables)
-        self._push_preview(context, build.sample, text)
+        render = partial(render_preview, build.manifest, build.sample, sql=self.sql, tables=tables)
+        self._push_preview(context, build.sample, render)
         return preview_reference(build.manifest)
 
     def _show_canary(self, context: Context, ledger: Ledger, state: JobState, reference: Reference) -> None:
@@ -640,13 +640,14 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
             canary_cost_usd=reference.canary_cost_usd,
             has_sent_others=any(shard.submissions for shard in state.shards.values() if shard not in canaries),
         )
-        self._push_preview(context, requests, render())
-        context["ti"].xcom_push(key=APPROVAL_TEXT_KEY, value=render(in_full=False))
+        self._push_preview(context, requests, render)
         self.log.info("Stopped after the canary: nothing was uploaded. The wait sends the other requests.")
 
-    def _push_preview(self, context: Context, requests: list[dict[str, Any]], text: str) -> None:
+    def _push_preview(self, context: Context, requests: list[dict[str, Any]], render: Callable[..., str]) -> None:
         context["ti"].xcom_push(key=PREVIEW_KEY, value=requests)
-        context["ti"].xcom_push(key=PREVIEW_TEXT_KEY, value=text)
+        context["ti"].xcom_push(key=PREVIEW_TEXT_KEY, value=render())
+        # without it, the body of the approval cannot be rendered, not even for a task that is skipped
+        context["ti"].xcom_push(key=APPROVAL_TEXT_KEY, value=render(in_full=False))
 
     def _handle_no_rows(self) -> None:
         if self.on_empty == SKIP:

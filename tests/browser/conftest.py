@@ -23,9 +23,10 @@ from airflow_provider_batch.links.batch import job_page
 from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.demo_airflow import DemoAirflow, demo_airflow
 from tests.airflow.standalone import Run
+from tests.evals.nights import regressing, steady, write_nights
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Locator, Page
+    from playwright.sync_api import Browser, Locator, Page, ViewportSize
 
 #: names of the executable on various systems; BATCH_CHROMIUM names another one
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -38,8 +39,10 @@ BATCH_SECONDS = 7_200.0
 AXE = "axe-core@4.14.1"
 DAGS = Path(__file__).parent / "dags"
 USERS = ("admin", "viewer")
+#: the name of a model that would run a script if it were not shown as text
+HOSTILE_MODEL = "<img src=x onerror=\"document.title = 'broken out'\">"
 #: a desktop and a phone
-SIZES = {"desktop": {"width": 1300, "height": 1100}, "phone": {"width": 390, "height": 844}}
+SIZES: dict[str, ViewportSize] = {"desktop": {"width": 1300, "height": 1100}, "phone": {"width": 390, "height": 844}}
 
 
 @pytest.fixture(scope="session")
@@ -71,8 +74,17 @@ def still_provider(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(scope="session")
+def eval_warehouse(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The SQLite file with the tables of evals."""
+    return tmp_path_factory.mktemp("evals") / "warehouse.sqlite"
+
+
+@pytest.fixture(scope="session")
 def demo(
-    slow_provider: LocalServer, still_provider: LocalServer, tmp_path_factory: pytest.TempPathFactory
+    slow_provider: LocalServer,
+    still_provider: LocalServer,
+    eval_warehouse: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[DemoAirflow]:
     """A running Airflow. It depends on `browser`, so it does not start if the tests are skipped."""
     bundles = [
@@ -86,13 +98,14 @@ def demo(
     environment = {
         "AIRFLOW_CONN_SLOW_PROVIDER": Provider(slow_provider.base_url, slow_provider.api_key).connection,
         "AIRFLOW_CONN_STILL_PROVIDER": Provider(still_provider.base_url, still_provider.api_key).connection,
+        "AIRFLOW_CONN_EVAL_WAREHOUSE": json.dumps({"conn_type": "sqlite", "host": str(eval_warehouse)}),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{user}:{user}" for user in USERS),
         "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
         "AIRFLOW__CORE__PARALLELISM": "2",
         "AIRFLOW__CORE__DEFAULT_POOL_TASK_SLOT_COUNT": "2",
     }
     path = tmp_path_factory.mktemp("browser")
-    with demo_airflow(path, "batch_on_demand", "watched_job", pace=environment) as demo:
+    with demo_airflow(path, "batch_on_demand", "watched_job", "watched_evals", pace=environment) as demo:
         yield demo
 
 
@@ -110,6 +123,16 @@ def start(demo: DemoAirflow, dag_id: str) -> Run:
 def running(demo: DemoAirflow) -> Run:
     """A job whose batch stays in progress, with the answers of its canary."""
     return start(demo, "running_job")
+
+
+@pytest.fixture(scope="session")
+def evals(demo: DemoAirflow, eval_warehouse: Path) -> list[str]:
+    """Two reports: gpt-5-mini got worse in the second night, and a model has a hostile name. Return their run_ids."""
+    models = {"gpt-5-mini": regressing(0.93, since=1, loss=0.9), HOSTILE_MODEL: steady(0.6)}
+    nights = write_nights(eval_warehouse, models, cases=60)
+    runs = [demo.airflow.trigger("watched_evals", run=night) for night in nights]
+    assert [run.await_end() for run in runs] == ["success", "success"]
+    return [run.run_id for run in runs]
 
 
 @pytest.fixture
@@ -206,6 +229,12 @@ class Ui:
         """Open the list of jobs, with these filters."""
         self.page.goto(f"{self.url}/plugin/llm-batch{query}")
         self.page.get_by_role("heading", name="LLM batch jobs").wait_for()
+
+    def open_evals(self) -> None:
+        """Open the evals from the list of jobs."""
+        self.open_jobs()
+        self.page.get_by_role("link", name="Evals").click()
+        self.page.get_by_text("What got worse").wait_for()
 
     def progress(self, job: str) -> int:
         """Return the percentage of the progress bar of a job."""
