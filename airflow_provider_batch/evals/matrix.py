@@ -1,4 +1,4 @@
-"""All answers of a graded run, cases x models, and how two runs differ: what the page in Airflow shows beside a report.
+"""All answers of a graded run, cases x models, and how two runs differ, as the page in Airflow shows them.
 
 `EvalReportOperator` writes it next to the report, as compressed JSON, because Airflow's API server has no access to the
 warehouse. Prompts and answers are untrusted text, and are cut.

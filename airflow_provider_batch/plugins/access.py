@@ -123,7 +123,7 @@ def _find_readable_dags(user: Any) -> frozenset[str]:
 ReadableJob = Annotated[JobKey, Depends(_readable_job)]
 #: the same for a request that changes something: the user may edit the task instances of the DAG
 EditableJob = Annotated[JobKey, Depends(_editable_job)]
-#: whether the user may edit the task instances of the job's DAG; for a button, beside a `ReadableJob`
+#: whether the user may edit the task instances of the job's DAG; for a button, together with a `ReadableJob`
 MayEdit = Annotated[bool, Depends(_may_edit)]
 #: ids of the DAGs that the user may read
 ReadableDags = Annotated[frozenset[str], Depends(_readable_dags)]

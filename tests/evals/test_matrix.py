@@ -1,4 +1,4 @@
-"""All answers of a run beside its report, and how two runs differ."""
+"""All answers of a run next to its report, and how two runs differ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds the reports of evals in Airflow's XComs, and reads the answers that lie beside them in staging."""
+"""Finds the reports of evals in Airflow's XComs, and reads the answers next to them in staging."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def find_report(key: JobKey) -> ReportFile:
 
 
 def read_matrix_of(report: ReportFile) -> Matrix:
-    """Return the answers beside a report. Its folder follows from the task instance, so no XCom can lead out of it.
+    """Return the answers next to a report. Its folder follows from the task instance, so no XCom can lead out of it.
 
     :raises HTTPException: 404 if staging does not have them.
     :raises StagingError: if staging cannot be read, or the file is damaged.

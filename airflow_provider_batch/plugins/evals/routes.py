@@ -86,7 +86,7 @@ async def comparison(
     offset: _Offset = 0,
     limit: _Limit = 20,
 ) -> Response:
-    """Return a run beside an earlier one of the same task."""
+    """Return a run and an earlier one of the same task."""
     earlier_key = parse_key(key.dag_id, before_run_id, key.task_id, str(key.map_index))
     before, now = await _read(earlier_key), await _read(key)
     content = await budget.STORE.run(

@@ -12,7 +12,7 @@ from airflow_provider_batch.evals.matrix import Case, CaseAnswer, CaseChange, Di
 from airflow_provider_batch.evals.report import RunView
 from airflow_provider_batch.plugins.evals.reports import ReportFile
 
-#: maximum number of regressions, and of improvements, beside the history
+#: maximum number of regressions, and of improvements below the history
 MAX_CHANGES = 50
 
 

@@ -57,7 +57,7 @@ async def read_progress(keys: Sequence[JobKey], dag_ids: Set[str]) -> list[JobPr
 
 
 class _Reader:
-    """Reads a few jobs at a time. What did not answer once is not asked again."""
+    """Reads a few jobs at a time. A source that did not answer is not tried a second time."""
 
     def __init__(self) -> None:
         self._slots = asyncio.Semaphore(_READ_TOGETHER)
