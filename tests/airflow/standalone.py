@@ -100,9 +100,12 @@ class Run:
         A worker takes up to 5 s to end after its task was deferred. If the task is resumed within this time, the
         scheduler may mistake this end for the end of the next worker, and fail the task.
         """
+        wait_until(f"{count} worker(s) of {task_id} ended", lambda: self.count_worker_ends(task_id) >= count)
+
+    def count_worker_ends(self, task_id: str) -> int:
+        """Return the number of workers of a task whose end the scheduler has processed."""
         line = f"TaskInstance Finished: dag_id={self.dag_id}, task_id={task_id}, run_id={self.run_id},"
-        log = self.airflow.home.log
-        wait_until(f"{count} worker(s) of {task_id} ended", lambda: log.read_text("utf-8").count(line) >= count)
+        return self.airflow.home.log.read_text("utf-8").count(line)
 
     def await_end(self) -> str:
         """Wait until the run ends, and return its state."""

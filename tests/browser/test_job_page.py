@@ -71,13 +71,14 @@ def test_a_failed_job_groups_its_errors_and_a_retry_lands_the_rows(ui: Ui, slow_
     dialog = ui.page.get_by_role("alertdialog")
     dialog.get_by_text(re.compile(r"\$")).wait_for()  # what it costs
     ui.screenshot("retry")
-    batches_before = slow_provider.calls()[Call.CREATE]
+    batches_before, worker_ends = slow_provider.calls()[Call.CREATE], run.count_worker_ends("wait")
     dialog.get_by_role("button", name=re.compile("Retry")).click()
     dialog.get_by_text("Done", exact=True).wait_for()
     ui.screenshot("retried")
     dialog.get_by_role("button", name="Close").first.click()
     wait_until("the rows are sent again", lambda: slow_provider.calls()[Call.CREATE] > batches_before)
-    slow_provider.advance(BATCH_SECONDS)
+    run.await_worker_end("wait", worker_ends + 1)
+    end_batches(slow_provider, run)
     ui.page.get_by_text("7 succeeded").wait_for()
 
 
