@@ -195,8 +195,11 @@ def test_every_module_outside_the_extras_can_be_imported_without_optional_provid
 def test_only_the_page_imports_a_package_of_an_extra(command: Command) -> None:
     report = json.loads(command("python", "-c", HIDE + IMPORT_ALL).splitlines()[-1])
 
-    assert set(report["failed"]) == {PAGE}
-    assert "'fastapi'" in report["failed"][PAGE]
+    assert PAGE in report["failed"]
+    for module, error in report["failed"].items():
+        assert module.startswith(f"{PACKAGE}.plugins.")
+        assert "'fastapi'" in error
+    assert f"{PACKAGE}.plugins.batch" not in report["failed"]  # Airflow imports it in every process
 
 
 def test_jobs_list_works_without_any_extra(command: Command, tmp_path: Path) -> None:
