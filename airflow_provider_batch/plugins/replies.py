@@ -11,7 +11,7 @@ from fastapi.responses import Response
 
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
-#: the same for each reason, so that nobody learns from it which addresses exist
+#: the same for each reason, so that no one learns from it which addresses exist
 _NO_JOB = (
     "No job was found for this task instance. A job appears once its submit task has sealed it. If the job passes "
     "staging= to its tasks, an administrator must also list that place in [openai_batch] page_staging."

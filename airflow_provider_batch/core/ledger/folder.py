@@ -26,7 +26,7 @@ class Folder(Protocol):
         ...
 
     def read_all(self, names: Sequence[str]) -> list[bytes | None]:
-        """Return the content of each of these small files, as `read` does. A store may read several at once."""
+        """Return the content of each of these small files, as `read` does. A store may read several concurrently."""
         ...
 
     def names(self, subfolder: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Everything about one job that is shown at once, from its ledger and from its task instances."""
+"""Everything about one job that its page shows, from its ledger and from its task instances."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ async def failed_rows(key: ReadableJob) -> Response:
 
 
 async def _csv(folder: LimitedFolder, rows: Iterator[tuple[str, str, str, int, str]]) -> AsyncIterator[bytes]:
-    """Yield the lines of a CSV file. If the rows cannot be read to the end, its last line says so."""
+    """Yield the lines of a CSV file. If the rows cannot be read to the end, its last line gives the reason."""
     yield csv_lines([("custom_id", "outcome", "message", "attempts", "model")])
 
     def read() -> list[tuple[Any, ...]]:

@@ -120,7 +120,7 @@ def test_a_job_that_cannot_be_read_has_a_problem_and_no_numbers(
 
 
 def broken_job(root: str, dag_id: str) -> str:
-    """Return the address of a job whose seal is no JSON."""
+    """Return the address of a job whose seal is not JSON."""
     folder = job_folder(root, JobKey(dag_id, "submit", "broken"))
     folder.create("g001/seal.json", b"{")
     return folder.uri
