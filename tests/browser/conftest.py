@@ -243,6 +243,7 @@ class Ui:
 
     def violations(self, axe: str, part: str = "#llm-batch") -> list[dict[str, Any]]:
         """Return what the accessibility checker finds serious or critical in a part of the page."""
+        self.wait_for_animations()
         self.page.evaluate(axe)
         result = self.page.evaluate("(part) => axe.run(part, {resultTypes: ['violations']})", part)
         return [
@@ -260,13 +261,19 @@ class Ui:
             )
         )
 
+    def wait_for_animations(self) -> None:
+        """Wait until nothing fades in or moves any more, except for what never ends, such as a spinner."""
+        self.page.wait_for_function(
+            "document.getAnimations().every((animation) => "
+            "animation.playState === 'finished' || animation.effect.getComputedTiming().endTime === Infinity)"
+        )
+
     def screenshot(self, step: str) -> None:
         """Save a screenshot of the page if BATCH_SCREENSHOTS is set."""
         folder = os.environ.get("BATCH_SCREENSHOTS")
         if folder:
             self._screenshots += 1
-            # wait for animations to end
-            self.page.wait_for_timeout(700)
+            self.wait_for_animations()
             self.page.screenshot(path=Path(folder) / f"{self._name}-{self._screenshots}-{step}.png")
 
     @property
