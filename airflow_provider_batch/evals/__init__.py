@@ -5,7 +5,7 @@ several times (*repeats*), in one batch job per model. The answers land in the r
 after that only reads and writes tables, so it can be repeated without paying again:
 
     cases        the cases that a query returns, checked before anything is paid for
-    graders      one answer -> right or wrong, and why
+    graders      one answer -> a score, right or wrong, and why
     grading      the answers of a run -> a grade for each
     summary      grades -> accuracy per model and tag, with an interval
     compare      grades of a run and its baseline -> better, worse, and whether chance explains the difference

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from airflow_provider_batch.evals.graders import Grader, parse_grader
+from airflow_provider_batch.evals.graders import Grader, check_grader
 from airflow_provider_batch.evals.tables import CASE_COLUMNS
 from airflow_provider_batch.exceptions import InputError
 
@@ -108,9 +108,8 @@ def _case_id_problem(case_id: str) -> str:
 def _build_case(case_id: str, question: Any, expected: Any, grader: Any, tags: Any) -> Case:
     if question is None or not str(question).strip():
         raise InputError("the input is empty")
-    parsed_grader = parse_grader("" if grader is None else str(grader))
     expected_text = None if expected is None else str(expected)
-    parsed_grader.check(expected_text)
+    parsed_grader = check_grader("" if grader is None else str(grader), expected_text)
     names = [tag.strip() for tag in ("" if tags is None else str(tags)).split(",")]
     return Case(case_id, str(question), expected_text, parsed_grader, tuple(dict.fromkeys(tag for tag in names if tag)))
 

@@ -1,10 +1,10 @@
 """Grade the answers of a run.
 
-An unusable answer (refused, cut off, not valid against the schema) is wrong. A request without any answer (failed,
-expired, cancelled, missing, withheld, pending) is *unanswered*, and so is an answer whose verdict from the judge is
-missing. Unanswered requests score 0 as well, because otherwise an eval would look better with every hard case that
-times out. But they are counted separately and never compared with another run, because otherwise a bad night of the
-provider would look like a worse model.
+An unusable answer (refused, cut off, not valid against the schema) is wrong for every grader that reads its text. A
+request without any answer (failed, expired, cancelled, missing, withheld, pending) is *unanswered*, and so is an answer
+whose verdict from the judge is missing. Unanswered requests score 0 as well, because otherwise an eval would look
+better with every hard case that times out. But they are counted separately and never compared with another run, because
+otherwise a bad night of the provider would look like a worse model.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from airflow_provider_batch.core.answers.outcome import Outcome
 from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.evals.cases import Case
 from airflow_provider_batch.evals.compare import AnswerScore
-from airflow_provider_batch.evals.graders import parse_verdict
+from airflow_provider_batch.evals.graders import Grade, parse_verdict, wrong
 from airflow_provider_batch.exceptions import InputError
 
 #: outcomes where the model itself gave an unusable answer
@@ -75,8 +75,10 @@ class GradedAnswer(msgspec.Struct, frozen=True):
     case_sha256: str
     #: without `output`, which may be long
     answer: Answer
-    #: 1 right, 0 wrong or unanswered
-    score: int
+    #: from 0 to 1; 0 if unanswered
+    score: float
+    #: whether the answer is right
+    passed: bool
     reason: str
     answered: bool
     #: cost of the judge's verdict in US dollars; None if the price is unknown
@@ -90,7 +92,8 @@ class EarlierGrade(msgspec.Struct, frozen=True):
     tags: tuple[str, ...]
     input_sha256: str
     case_sha256: str
-    score: int
+    score: float
+    passed: bool
     reason: str
     answered: bool
     graded_at: datetime
@@ -132,8 +135,8 @@ def grade_answers(
     :raises InputError: if a case needs a judge and there are no judgements, or if no answer can be graded.
     """
     by_id = {case.case_id: case for case in cases}
-    if judgements is None and any(case.grader.is_judge for case in cases):
-        count = sum(case.grader.is_judge for case in cases)
+    if judgements is None and any(case.grader.needs_judge for case in cases):
+        count = sum(case.grader.needs_judge for case in cases)
         raise InputError(
             f"{count:,} {'case has' if count == 1 else 'cases have'} the grader 'judge', but no table with verdicts "
             "was given. Let a judge model grade the answers in a second batch job, and pass its results table as "
@@ -157,7 +160,7 @@ def grade_answers(
             graded_answers.append(_graded_answer(case, answer, *_grade(case, answer, judgement)))
     for variant in variants or ():
         if variant not in answered_variants:
-            grade = (0, "no answer of this model landed", False)
+            grade = (wrong("no answer of this model landed"), False)
             graded_answers.extend(_graded_answer(case, _missing_answer(case, variant), *grade) for case in cases)
     if not graded_answers:
         raise InputError(
@@ -189,29 +192,30 @@ def scores(graded_answers: Iterable[GradedAnswer]) -> dict[str, list[AnswerScore
     return dict(by_variant)
 
 
-#: score, reason, answered, cost of the verdict
-_Grade = tuple[int, str, bool, Decimal | None]
+#: grade, whether the answer was answered, cost of the verdict
+_Result = tuple[Grade, bool, Decimal | None]
 
 
-def _grade(case: Case, answer: Answer, judgement: Judgement | None) -> _Grade:
+def _grade(case: Case, answer: Answer, judgement: Judgement | None) -> _Result:
     no_cost = Decimal(0)
-    if answer.outcome != Outcome.SUCCEEDED:
-        return 0, answer.outcome, answer.came_from_model, no_cost
-    if not case.grader.is_judge:
-        return *case.grader.grade(case.expected, answer.output or ""), True, no_cost
+    if not answer.came_from_model:
+        return wrong(answer.outcome), False, no_cost
+    if answer.outcome != Outcome.SUCCEEDED or not case.grader.needs_judge:
+        return case.grader.grade(case, answer), True, no_cost
     if judgement is None:
-        return 0, "there is no verdict on this answer", False, no_cost
+        return wrong("there is no verdict on this answer"), False, no_cost
     cost = _verdict_cost(judgement)
     if judgement.outcome != Outcome.SUCCEEDED:
-        return 0, f"the judge's answer: {judgement.outcome}", False, cost
+        return wrong(f"the judge's answer: {judgement.outcome}"), False, cost
     is_right = parse_verdict(judgement.verdict)
     if is_right is None:
-        return 0, "the judge's verdict is neither correct nor incorrect", False, cost
-    return int(is_right), f"judge: {judgement.reason or 'no reason given'}", True, cost
+        return wrong("the judge's verdict is neither correct nor incorrect"), False, cost
+    verdict = Grade(float(is_right), is_right, f"judge: {judgement.reason or 'no reason given'}")
+    return case.grader.grade(case, answer, verdict), True, cost
 
 
 def _graded_answer(
-    case: Case, answer: Answer, score: int, reason: str, answered: bool, judge_cost_usd: Decimal | None = Decimal(0)
+    case: Case, answer: Answer, grade: Grade, answered: bool, judge_cost_usd: Decimal | None = Decimal(0)
 ) -> GradedAnswer:
     return GradedAnswer(
         case_id=case.case_id,
@@ -220,8 +224,9 @@ def _graded_answer(
         input_sha256=case.input_sha256,
         case_sha256=case.case_sha256,
         answer=msgspec.structs.replace(answer, output=None),
-        score=score,
-        reason=reason,
+        score=grade.score,
+        passed=grade.passed,
+        reason=grade.reason,
         answered=answered,
         judge_cost_usd=judge_cost_usd,
     )
@@ -236,6 +241,7 @@ def _keep_grade(answer: Answer, earlier_grade: EarlierGrade, judgement: Judgemen
         case_sha256=earlier_grade.case_sha256,
         answer=msgspec.structs.replace(answer, output=None),
         score=earlier_grade.score,
+        passed=earlier_grade.passed,
         reason=earlier_grade.reason,
         answered=earlier_grade.answered,
         judge_cost_usd=Decimal(0) if judgement is None else _verdict_cost(judgement),

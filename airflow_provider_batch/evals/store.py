@@ -216,7 +216,8 @@ def _grade_row(run: str, graded_answer: GradedAnswer, graded_at: datetime) -> tu
         graded_answer.case_id,
         graded_answer.answer.repeat,
         graded_answer.grader,
-        float(graded_answer.score),
+        graded_answer.score,
+        int(graded_answer.passed),
         graded_answer.reason,
         ",".join(graded_answer.tags),
         graded_answer.answer.outcome,
@@ -267,18 +268,37 @@ def _change_row(run: str, comparison: Comparison, change: Change) -> tuple[Any, 
 
 
 #: in the order of the arguments of `_earlier_grade`
-_EARLIER_GRADE_COLUMNS = ("grader", "tags", "input_sha256", "case_sha256", "score", "reason", "answered", "graded_at")
+_EARLIER_GRADE_COLUMNS = (
+    "grader",
+    "tags",
+    "input_sha256",
+    "case_sha256",
+    "score",
+    "passed",
+    "reason",
+    "answered",
+    "graded_at",
+)
 
 
 def _earlier_grade(
-    grader: str, tags: str, input_sha256: str, case_sha256: str, score: Any, reason: str, answered: Any, graded_at: Any
+    grader: str,
+    tags: str,
+    input_sha256: str,
+    case_sha256: str,
+    score: Any,
+    passed: Any,
+    reason: str,
+    answered: Any,
+    graded_at: Any,
 ) -> EarlierGrade:
     return EarlierGrade(
         grader=grader,
         tags=tuple(tags.split(",")) if tags else (),
         input_sha256=input_sha256,
         case_sha256=case_sha256,
-        score=int(score),
+        score=float(score),
+        passed=bool(passed),
         reason=reason,
         answered=bool(answered),
         graded_at=_timestamp(graded_at) or datetime.now(UTC),

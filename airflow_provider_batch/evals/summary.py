@@ -46,7 +46,7 @@ def summaries(graded_answers: Iterable[GradedAnswer]) -> list[Summary]:
 
 def case_scores(graded_answers: Iterable[GradedAnswer]) -> dict[str, float]:
     """Return the mean score of each case, by case_id."""
-    scores: defaultdict[str, list[int]] = defaultdict(list)
+    scores: defaultdict[str, list[float]] = defaultdict(list)
     for graded_answer in graded_answers:
         scores[graded_answer.case_id].append(graded_answer.score)
     return {case_id: sum(values) / len(values) for case_id, values in sorted(scores.items())}
@@ -65,7 +65,7 @@ def _summary(variant: str, tag: str, group: Sequence[GradedAnswer]) -> Summary:
         answers=len(group),
         graded=answered_count,
         unanswered=len(group) - answered_count,
-        correct=sum(graded_answer.score for graded_answer in group),
+        correct=sum(graded_answer.passed for graded_answer in group),
         accuracy=accuracy,
         low=low,
         high=high,

@@ -72,8 +72,10 @@ GRADES = EvalTable(
         (*_RUN_VARIANT, ("case_id", _TEXT), ("repeat", _INTEGER)),
         (
             ("grader", _TEXT),
-            # 1 right, 0 wrong. An answer that never came is also 0; `answered` tells the two apart.
+            # From 0 to 1. An answer that never came also has 0; `answered` tells the two apart.
             ("score", _FLOAT),
+            # 1 if the answer is right, else 0
+            ("passed", _INTEGER),
             ("reason", _TEXT),
             ("tags", _TEXT),
             # outcome of the answer: succeeded, refused, expired, ...

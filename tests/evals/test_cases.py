@@ -20,7 +20,7 @@ def test_cases_are_sorted_by_id_and_tags_are_not_repeated() -> None:
 
 def test_columns_may_come_in_any_order_and_letter_case_among_others() -> None:
     (case,) = read_cases(("TAGS", "Grader", "note", "EXPECTED", "Input", "Case_Id"), [("t", "exact", 1, "x", "?", "a")])
-    assert (case.case_id, case.input, case.expected, case.grader.kind, case.tags) == ("a", "?", "x", "exact", ("t",))
+    assert (case.case_id, case.input, case.expected, case.grader.text, case.tags) == ("a", "?", "x", "exact", ("t",))
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_query_without_rows_raises_an_error() -> None:
 
 def test_a_judge_needs_no_expected_value() -> None:
     (case,) = read_cases(COLUMNS, [("a", "Write a poem.", None, "judge", "")])
-    assert case.grader.is_judge
+    assert case.grader.needs_judge
 
 
 def test_a_new_question_changes_both_hashes_and_a_new_expected_value_only_one() -> None:

@@ -61,7 +61,7 @@ class EvalCasesOperator(CheckedMapping, BaseOperator):
         with airflow_failures(self.log):
             parse_fields(self)
             cases = load_cases(sql_hook(self.warehouse_conn_id), self.cases_sql)
-        judge_count = sum(case.grader.is_judge for case in cases)
+        judge_count = sum(case.grader.needs_judge for case in cases)
         self.log.info(
             "%s can be graded, %s of them by a judge model.", format_count(len(cases), "case"), f"{judge_count:,}"
         )
@@ -156,7 +156,7 @@ class EvalGradeOperator(CheckedMapping, BaseOperator):
         cases = load_cases(hook, self.cases_sql)
         store.prepare()
         judgements = None
-        if self.judgements and any(case.grader.is_judge for case in cases):
+        if self.judgements and any(case.grader.needs_judge for case in cases):
             judgements = store.judgements(self.judgements, self.run)
         grading = grade_answers(
             cases,

@@ -1,0 +1,64 @@
+r"""Graders compare an answer with the expected value. They return a score from 0 to 1, right or wrong, and a reason.
+
+The column `grader` of the cases names the grader of each case:
+
+| grader | the answer is right if |
+|---|---|
+| `exact` | it equals the expected text, ignoring white space at both ends |
+| `normalised` | it equals the expected text, ignoring case, punctuation, white space and Unicode variants |
+| `one-of`, `one-of:normalised` | it equals one of the expected texts, compared like `exact` or like `normalised` |
+| `contains`, `icontains` | the expected text is a part of it; `icontains` ignores upper and lower case |
+| `contains-any`, `icontains-any` | at least one of the expected texts is a part of it |
+| `contains-all`, `icontains-all` | all expected texts are parts of it |
+| `starts-with` | it begins with the expected text, ignoring white space before it |
+| `regex` | the expected regular expression (RE2 syntax) matches anywhere in it; add anchors or `(?i)` yourself |
+| `numeric` | its number equals the expected one |
+| `numeric:0.01` | its number differs from the expected one by at most this much |
+| `numeric:1%` | its number differs from the expected one by at most this share of the expected number |
+| `json` | it is JSON and equals the expected document |
+| `json:path.to.field` | it is JSON with the expected value at that path; a number in the path is a list index |
+| `json:["v1.0", "score"]` | the same for a path whose names are taken literally |
+| `is-json` | it is JSON and nothing else |
+| `contains-json` | a JSON object or list is somewhere in it |
+| `json-schema` | it is JSON that is valid against the expected JSON Schema |
+| `judge` | another model called it right; its verdicts are in another table, and `expected` is a hint for the judge |
+
+**Several expected texts** are a JSON list in `expected`, such as `["Berlin", "Bonn"]`. Any other text is the only one.
+
+**Negation.** The prefix `not-`, as in `not-contains`, makes right what the grader calls wrong. `judge` cannot have it.
+An answer that was refused or cut off is wrong, also for a negated grader.
+
+**Several graders.** `grader` can also be a JSON list of graders. Each is a text, or an object with an expected value
+or a weight of its own:
+
+    ["is-json", {"grader": "contains-all", "expected": ["a", "b"], "weight": 2}, {"threshold": 0.7}]
+
+The score is the weighted mean of the graders' scores. The answer is right if all graders call it right, or, if the list
+has a threshold, if the score reaches the threshold.
+
+**Scores.** Most graders give 1 to a right answer and 0 to a wrong one. The accuracy of a run is the mean of all scores,
+so an answer with the score 0.5 adds one half. The number of right answers counts the answers that passed, whatever
+their score is.
+
+`json` and `json-schema` also read JSON in a fenced block of Markdown, with text around it. If several blocks have
+different JSON, the answer is wrong. NaN and Infinity are not JSON. In `contains-json`, a list of at most one number,
+such as the reference [1] or the box [ ], does not count.
+
+If an answer has several numbers, `numeric` takes the last, because models tend to end with their result. Numbers have a
+decimal point, and commas between thousands are ignored.
+
+Regular expressions are matched by RE2, whose time grows only linearly with the answer: `(a+)+$` cannot hang a task. RE2
+has no lookaround and no backreferences. Its `\w`, `\d`, `\s` and `\b` know only ASCII: write `[\pL\pN_]` for letters
+and digits of every language. A line end at the end of the answer is ignored. RE2 comes with the extra `evals`. It is
+imported on first use, so that Airflow can parse DAG files without it. The patterns in a JSON Schema cannot have
+lookaround and backreferences either.
+"""
+
+from __future__ import annotations
+
+from airflow_provider_batch.evals.graders.grader import Grader, check_grader, parse_grader
+from airflow_provider_batch.evals.graders.subject import Grade, wrong
+from airflow_provider_batch.evals.graders.texts import normalise
+from airflow_provider_batch.evals.graders.verdicts import parse_verdict
+
+__all__ = ["Grade", "Grader", "check_grader", "normalise", "parse_grader", "parse_verdict", "wrong"]

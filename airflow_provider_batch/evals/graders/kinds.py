@@ -1,0 +1,62 @@
+"""Every kind of grader by name: what it needs, and the function that grades."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from airflow_provider_batch.evals.graders import expressions, json_values, numbers, texts
+from airflow_provider_batch.evals.graders.subject import Grade, Subject
+from airflow_provider_batch.exceptions import InputError
+
+#: the grader whose verdicts are in another table
+JUDGE = "judge"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of grader."""
+
+    #: (text after the colon, answer) -> grade
+    grade: Callable[[str, Subject], Grade]
+    #: raises InputError if the text after the colon is invalid; None if there cannot be one
+    check_argument: Callable[[str], object] | None = None
+    #: (text after the colon, expected value) -> raises InputError if the expected value is invalid
+    check_expected: Callable[[str, str], object] | None = None
+    needs_expected: bool = True
+
+
+def _check_comparison(argument: str) -> None:
+    if argument not in ("", "exact", texts.NORMALISED):
+        raise InputError(f"the grader 'one-of:{argument}' needs exact or normalised after its colon, or no colon")
+
+
+#: in the order in which an error message lists them
+KINDS: dict[str, Kind] = {
+    "exact": Kind(texts.exact),
+    "normalised": Kind(texts.normalised),
+    "regex": Kind(expressions.regex, check_expected=lambda _, expected: expressions.compile_expression(expected)),
+    "json": Kind(json_values.json_value, check_argument=json_values.parse_path),
+    "numeric": Kind(
+        numbers.numeric,
+        check_argument=numbers.parse_tolerance,
+        check_expected=lambda _, expected: numbers.parse_number(expected),
+    ),
+    "contains": Kind(texts.contains, check_expected=texts.require_text),
+    "contains-any": Kind(texts.contains_any, check_expected=texts.require_texts),
+    "contains-all": Kind(texts.contains_all, check_expected=texts.require_texts),
+    "icontains": Kind(texts.icontains, check_expected=texts.require_text),
+    "icontains-any": Kind(texts.icontains_any, check_expected=texts.require_texts),
+    "icontains-all": Kind(texts.icontains_all, check_expected=texts.require_texts),
+    "starts-with": Kind(texts.starts_with, check_expected=texts.require_text),
+    "one-of": Kind(
+        texts.one_of,
+        check_argument=_check_comparison,
+        check_expected=lambda _, expected: texts.values_of(expected),
+    ),
+    "is-json": Kind(json_values.is_json, needs_expected=False),
+    "contains-json": Kind(json_values.contains_json, needs_expected=False),
+    "json-schema": Kind(
+        json_values.json_schema, check_expected=lambda _, expected: json_values.compile_schema(expected)
+    ),
+}

@@ -1,0 +1,87 @@
+"""One grader, as it is written in the column `grader` or as an element of the list there."""
+
+from __future__ import annotations
+
+import msgspec
+
+from airflow_provider_batch.core.answers.outcome import Outcome
+from airflow_provider_batch.evals.graders.kinds import JUDGE, KINDS
+from airflow_provider_batch.evals.graders.subject import (
+    EXCERPT,
+    Grade,
+    GradedCase,
+    LandedAnswer,
+    Subject,
+    excerpt,
+    wrong,
+)
+from airflow_provider_batch.exceptions import InputError
+
+_NOT = "not-"
+
+
+class SingleGrader(msgspec.Struct, frozen=True):
+    """A grader, with the text after its colon."""
+
+    #: a key of `KINDS`, or judge
+    kind: str
+    #: the text after the colon
+    argument: str = ""
+    #: whether the answer is right if the grader says wrong
+    is_negated: bool = False
+
+    @property
+    def text(self) -> str:
+        """The grader as it is written in the column `grader`."""
+        name = f"{_NOT}{self.kind}" if self.is_negated else self.kind
+        return f"{name}:{self.argument}" if self.argument else name
+
+    @property
+    def is_judge(self) -> bool:
+        """Whether the verdict comes from another model."""
+        return self.kind == JUDGE
+
+    def check(self, expected: str | None) -> None:
+        """Raise InputError if the grader cannot compare with this expected value."""
+        if self.is_judge:
+            return
+        kind = KINDS[self.kind]
+        if kind.needs_expected and expected is None:
+            raise InputError(f"the grader {self.text!r} needs an expected value, but `expected` is NULL")
+        if kind.check_expected is not None and expected is not None:
+            kind.check_expected(self.argument, expected)
+
+    def grade(self, case: GradedCase, answer: LandedAnswer, expected: str | None) -> Grade:
+        """Grade an answer. Not for `judge`, whose verdicts come from a table.
+
+        An unusable answer, such as one that was cut off, is wrong even for a negated grader.
+        """
+        if answer.outcome != Outcome.SUCCEEDED:
+            return wrong(answer.outcome)
+        try:
+            grade = KINDS[self.kind].grade(self.argument, Subject(case, answer, expected or ""))
+        except RecursionError:
+            return wrong(f"nested too deeply: {excerpt((answer.output or '')[: 2 * EXCERPT])}")
+        return Grade(1 - grade.score, not grade.passed, grade.reason) if self.is_negated else grade
+
+
+def parse_single(text: str) -> SingleGrader:
+    """Parse a single grader.
+
+    :raises InputError: if there is no such grader, or its argument is invalid. The message lists the graders.
+    """
+    name, colon, argument = (part.strip() for part in text.strip().partition(":"))
+    kind = name.removeprefix(_NOT)
+    if kind not in KINDS and name != JUDGE:
+        raise InputError(
+            f"there is no grader {text!r}; the graders are {', '.join(KINDS)}, {JUDGE}, and all but {JUDGE} with the "
+            f"prefix {_NOT}"
+        )
+    if colon and not argument:
+        raise InputError(f"the grader {text!r} has nothing after its colon")
+    check_argument = None if kind == JUDGE else KINDS[kind].check_argument
+    if argument and check_argument is None:
+        raise InputError(f"the grader {name!r} takes no argument after a colon, but `grader` is {text!r}")
+    if check_argument is not None:
+        check_argument(argument)
+    return SingleGrader(kind, argument, name != kind)
