@@ -51,30 +51,64 @@ export function Chart({ title, series, labels, format, range: [bottom, top] }) {
     h(Text, { as: "figcaption", fontWeight: "medium", mb: 1 }, title),
     h(
       "svg",
-      { viewBox: `0 0 ${width} ${HEIGHT}`, width: "100%", role: "img", "aria-label": `${title}. The table below has the same figures.` },
+      {
+        viewBox: `0 0 ${width} ${HEIGHT}`,
+        width: "100%",
+        role: "img",
+        "aria-label": `${title}. The table below has the same figures.`,
+      },
       ticks.map((tick) =>
         h(
           "g",
           { key: tick },
           h("line", { x1: LEFT, x2: width - RIGHT, y1: y(tick), y2: y(tick), stroke: "currentColor", opacity: 0.15 }),
-          h("text", { x: LEFT - 6, y: y(tick) + 4, textAnchor: "end", fontSize: 12, fill: "currentColor" }, format(tick)),
+          h(
+            "text",
+            { x: LEFT - 6, y: y(tick) + 4, textAnchor: "end", fontSize: 12, fill: "currentColor" },
+            format(tick),
+          ),
         ),
       ),
       labels.map((label, index) =>
-        (newest - index) % step ? null : h("text", { key: index, x: x(index), y: HEIGHT - 8, textAnchor: "middle", fontSize: 12, fill: "currentColor" }, label),
+        (newest - index) % step
+          ? null
+          : h(
+              "text",
+              { key: index, x: x(index), y: HEIGHT - 8, textAnchor: "middle", fontSize: 12, fill: "currentColor" },
+              label,
+            ),
       ),
       series.map(({ name, points }, number) =>
         h(
           "g",
           { key: name, fill: color(number), stroke: "none" },
-          h("polyline", { points: points.map((point) => `${x(point.x)},${y(point.value)}`).join(" "), fill: "none", stroke: color(number), strokeWidth: 1.5 }),
+          h("polyline", {
+            points: points.map((point) => `${x(point.x)},${y(point.value)}`).join(" "),
+            fill: "none",
+            stroke: color(number),
+            strokeWidth: 1.5,
+          }),
           points.map((point) =>
             h(
               "g",
               { key: point.x },
               h("title", null, point.text),
-              point.low === undefined ? null : h("line", { x1: x(point.x), x2: x(point.x), y1: y(point.low), y2: y(point.high), stroke: color(number), strokeWidth: 2, opacity: 0.5 }),
-              h("text", { x: x(point.x), y: y(point.value) + 5, textAnchor: "middle", fontSize: 14, fill: color(number) }, SIGNS[number % SIGNS.length]),
+              point.low === undefined
+                ? null
+                : h("line", {
+                    x1: x(point.x),
+                    x2: x(point.x),
+                    y1: y(point.low),
+                    y2: y(point.high),
+                    stroke: color(number),
+                    strokeWidth: 2,
+                    opacity: 0.5,
+                  }),
+              h(
+                "text",
+                { x: x(point.x), y: y(point.value) + 5, textAnchor: "middle", fontSize: 14, fill: color(number) },
+                SIGNS[number % SIGNS.length],
+              ),
             ),
           ),
         ),
@@ -89,7 +123,12 @@ export function Legend({ names }) {
     Flex,
     { as: "ul", gap: 4, wrap: "wrap", listStyleType: "none", p: 0, m: 0, fontSize: "sm", "aria-label": "Models" },
     names.map((name, number) =>
-      h("li", { key: name }, h("span", { "aria-hidden": true, style: { color: color(number) } }, SIGNS[number % SIGNS.length]), ` ${name}`),
+      h(
+        "li",
+        { key: name },
+        h("span", { "aria-hidden": true, style: { color: color(number) } }, SIGNS[number % SIGNS.length]),
+        ` ${name}`,
+      ),
     ),
   );
 }

@@ -23,7 +23,11 @@ export function History({ data }) {
       name: model,
       points: data.runs
         .filter((run) => run.model === model)
-        .map((run) => ({ x: order.indexOf(run.run), ...point(run), text: `${model}, ${run.run}: ${accuracy(run)}, ${usd(run.cost_usd)}, ${run.verdict}` }))
+        .map((run) => ({
+          x: order.indexOf(run.run),
+          ...point(run),
+          text: `${model}, ${run.run}: ${accuracy(run)}, ${usd(run.cost_usd)}, ${run.verdict}`,
+        }))
         .filter(({ value }) => value !== null)
         .sort((first, second) => first.x - second.x),
     }));
@@ -40,7 +44,13 @@ export function History({ data }) {
           key: run.model,
           name: run.model,
           value: share(run.accuracy),
-          help: h(React.Fragment, null, h(Verdict, { verdict: run.verdict }), ` ${accuracy(run)} · ${usd(run.cost_usd)}`, run.unanswered ? ` · ${counted(run.unanswered, "answer")} missing` : ""),
+          help: h(
+            React.Fragment,
+            null,
+            h(Verdict, { verdict: run.verdict }),
+            ` ${accuracy(run)} · ${usd(run.cost_usd)}`,
+            run.unanswered ? ` · ${counted(run.unanswered, "answer")} missing` : "",
+          ),
         }),
       ),
     ),
@@ -55,7 +65,13 @@ export function History({ data }) {
         format: (value) => `${Math.round(100 * value)} %`,
         range: [Math.floor(5 * lowest) / 5, 1],
       }),
-      h(Chart, { title: "Cost of a run", labels: days, series: series(({ cost_usd }) => ({ value: cost_usd })), format: usd, range: [0, roundUp(highestCost)] }),
+      h(Chart, {
+        title: "Cost of a run",
+        labels: days,
+        series: series(({ cost_usd }) => ({ value: cost_usd })),
+        format: usd,
+        range: [0, roundUp(highestCost)],
+      }),
     ),
     CHANGES.map(([kind, title, none]) => h(Changes, { key: kind, title, none, changes: data[kind] })),
     h(Section, { title: "All runs" }, h(Runs, { runs: data.runs })),
@@ -67,27 +83,57 @@ function Changes({ title, none, changes }) {
   const columns = [
     { key: "case", title: "Case", cell: ({ case_id }) => plain(case_id) },
     { key: "model", title: "Model", cell: ({ model }) => plain(model) },
-    { key: "before", title: "Right before", cell: ({ right_before, runs_before }) => `in ${count(right_before)} of ${counted(runs_before, "run")}` },
+    {
+      key: "before",
+      title: "Right before",
+      cell: ({ right_before, runs_before }) => `in ${count(right_before)} of ${counted(runs_before, "run")}`,
+    },
     { key: "now", title: "Score now", numeric: true, cell: ({ score_now }) => score_now.toFixed(2) },
-    { key: "prompt", title: "Question", cell: ({ prompt }) => h(Text, { as: "div", lineClamp: 2, minW: "16rem", overflowWrap: "anywhere" }, plain(prompt ?? "–")) },
+    {
+      key: "prompt",
+      title: "Question",
+      cell: ({ prompt }) =>
+        h(Text, { as: "div", lineClamp: 2, minW: "16rem", overflowWrap: "anywhere" }, plain(prompt ?? "–")),
+    },
   ];
   const shown = changes.cases.length;
   return h(
     Section,
     { title: `${title}: ${counted(changes.total, "case")}` },
     h(DataTable, { label: title, columns, rows: changes.cases, rowKey: ({ case_id, model }) => `${model} ${case_id}` }),
-    shown < changes.total ? h(Text, { color: "fg.muted", fontSize: "sm" }, `The first ${count(shown)}. The view "Cases and answers" has all of them.`) : null,
+    shown < changes.total
+      ? h(
+          Text,
+          { color: "fg.muted", fontSize: "sm" },
+          `The first ${count(shown)}. The view "Cases and answers" has all of them.`,
+        )
+      : null,
   );
 }
 
 function Runs({ runs }) {
   const columns = [
-    { key: "run", title: "Run", cell: ({ run, sealed_at }) => h(Stack, { gap: 0 }, h(Text, null, sealed_at ? utc(sealed_at).slice(0, 16) : "–"), h(Text, { fontSize: "xs", color: "fg.muted" }, plain(run))) },
+    {
+      key: "run",
+      title: "Run",
+      cell: ({ run, sealed_at }) =>
+        h(
+          Stack,
+          { gap: 0 },
+          h(Text, null, sealed_at ? utc(sealed_at).slice(0, 16) : "–"),
+          h(Text, { fontSize: "xs", color: "fg.muted" }, plain(run)),
+        ),
+    },
     { key: "model", title: "Model", cell: ({ model }) => plain(model) },
     { key: "accuracy", title: "Accuracy (95 % interval)", numeric: true, cell: accuracy },
     { key: "verdict", title: "Verdict", cell: ({ verdict }) => h(Verdict, { verdict }) },
     { key: "cost", title: "Cost", numeric: true, cell: ({ cost_usd }) => usd(cost_usd) },
-    { key: "estimate", title: "Estimate", numeric: true, cell: ({ estimate_usd }) => (estimate_usd ? usdRange(...estimate_usd) : "unknown") },
+    {
+      key: "estimate",
+      title: "Estimate",
+      numeric: true,
+      cell: ({ estimate_usd }) => (estimate_usd ? usdRange(...estimate_usd) : "unknown"),
+    },
     { key: "unanswered", title: "Missing answers", numeric: true, cell: ({ unanswered }) => count(unanswered) },
   ];
   return h(DataTable, { label: "All runs", columns, rows: runs, rowKey: ({ run, model }) => `${run} ${model}` });

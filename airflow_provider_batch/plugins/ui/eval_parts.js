@@ -47,15 +47,39 @@ export function Answers({ answers, score, change }) {
         { key: answer.repeat },
         h(
           Badge,
-          { colorPalette: !answer.answered ? "orange" : answer.score < 1 ? "failed" : "success", variant: "subtle", mb: 1 },
-          answer.answered ? (answer.score < 1 ? "✗ wrong" : "✓ right") : `no answer: ${plain(answer.outcome ?? "never sent")}`,
+          {
+            colorPalette: !answer.answered ? "orange" : answer.score < 1 ? "failed" : "success",
+            variant: "subtle",
+            mb: 1,
+          },
+          answer.answered
+            ? answer.score < 1
+              ? "✗ wrong"
+              : "✓ right"
+            : `no answer: ${plain(answer.outcome ?? "never sent")}`,
           answers.length > 1 ? ` · repeat ${answer.repeat}` : "",
         ),
-        h(Text, { as: "div", dir: "auto", fontSize: "sm", whiteSpace: "pre-wrap", overflowWrap: "anywhere", lineClamp: 8, title: plain(answer.text) }, plain(answer.text ?? "–")),
-        answer.reason ? h(Text, { fontSize: "xs", color: "fg.muted", overflowWrap: "anywhere" }, plain(answer.reason)) : null,
+        h(
+          Text,
+          {
+            as: "div",
+            dir: "auto",
+            fontSize: "sm",
+            whiteSpace: "pre-wrap",
+            overflowWrap: "anywhere",
+            lineClamp: 8,
+            title: plain(answer.text),
+          },
+          plain(answer.text ?? "–"),
+        ),
+        answer.reason
+          ? h(Text, { fontSize: "xs", color: "fg.muted", overflowWrap: "anywhere" }, plain(answer.reason))
+          : null,
       ),
     ),
-    score !== null && score > 0 && score < 1 ? h(Text, { fontSize: "xs", color: "fg.muted" }, `mean score ${score.toFixed(2)}`) : null,
+    score !== null && score > 0 && score < 1
+      ? h(Text, { fontSize: "xs", color: "fg.muted" }, `mean score ${score.toFixed(2)}`)
+      : null,
   );
 }
 
@@ -65,8 +89,22 @@ export function Question({ case_id, prompt, expected, tags = [] }) {
     Stack,
     { gap: 1, minW: "12rem", maxW: "26rem" },
     h(Text, { fontFamily: "mono", fontSize: "xs", overflowWrap: "anywhere" }, plain(case_id)),
-    h(Text, { as: "div", dir: "auto", fontSize: "sm", whiteSpace: "pre-wrap", overflowWrap: "anywhere", lineClamp: 6, title: plain(prompt) }, plain(prompt ?? "This case is no longer among the cases.")),
-    expected === null ? null : h(Text, { fontSize: "xs", color: "fg.muted", overflowWrap: "anywhere" }, `expected: ${plain(expected)}`),
+    h(
+      Text,
+      {
+        as: "div",
+        dir: "auto",
+        fontSize: "sm",
+        whiteSpace: "pre-wrap",
+        overflowWrap: "anywhere",
+        lineClamp: 6,
+        title: plain(prompt),
+      },
+      plain(prompt ?? "This case is no longer among the cases."),
+    ),
+    expected === null
+      ? null
+      : h(Text, { fontSize: "xs", color: "fg.muted", overflowWrap: "anywhere" }, `expected: ${plain(expected)}`),
     tags.length ? h(Text, { fontSize: "xs", color: "fg.muted" }, tags.map(plain).join(" · ")) : null,
   );
 }
@@ -74,7 +112,10 @@ export function Question({ case_id, prompt, expected, tags = [] }) {
 /** A choice among the runs that have a report, by the time of the report. */
 export function RunChoice({ label, value, reports, onChange }) {
   const times = reports.map(({ written_at }) => utc(written_at).slice(0, 16));
-  const options = reports.map(({ run_id }, index) => [run_id, times.indexOf(times[index]) === times.lastIndexOf(times[index]) ? times[index] : `${times[index]} ${plain(run_id)}`]);
+  const options = reports.map(({ run_id }, index) => [
+    run_id,
+    times.indexOf(times[index]) === times.lastIndexOf(times[index]) ? times[index] : `${times[index]} ${plain(run_id)}`,
+  ]);
   return h(Choice, { label, value, options, onChange });
 }
 

@@ -1,5 +1,4 @@
 // All jobs, or those of one run: totals, filters, and a table (cards on a narrow screen) that keeps itself current.
-// The filters, the order and the page are in the query string, so a list can be shared and the back button works.
 
 import { INTERVAL_MS, address, identityText, useRead } from "./api.js";
 import { count, counted, plain, usd, usdRange, utc } from "./format.js";
@@ -17,10 +16,10 @@ import {
   StateBadge,
 } from "./parts.js";
 import { airflowPath, jobName, jobPath, useNarrow } from "./parts.js";
+import { useQuery } from "./query.js";
 
 const { Box, Button, Field, Flex, Heading, HStack, Input, NativeSelect, Stack, Text } = ChakraUI;
 const { useEffect, useRef, useState } = React;
-const { useSearchParams } = ReactRouterDOM;
 
 const h = React.createElement;
 
@@ -52,22 +51,11 @@ export function isRunning(job) {
 
 /** The list of jobs. `run` limits it to one DAG run. */
 export function JobList({ run }) {
-  const [parameters, setParameters] = useSearchParams();
+  const { parameters, change } = useQuery();
   const filters = Object.fromEntries(FILTERS.map((name) => [name, parameters.get(name) ?? ""]));
   const offset = Math.max(0, Number(parameters.get("offset")) || 0);
   const sort = parameters.get("sort") ?? "age";
   const order = parameters.get("order") ?? "desc"; // by age: newest first
-
-  /** Change query parameters. Those that are empty are removed, and the list starts at its first page. */
-  const change = (changes, options) =>
-    setParameters((last) => {
-      const next = new URLSearchParams(last);
-      for (const [name, value] of Object.entries({ offset: "", ...changes })) {
-        if (value) next.set(name, value);
-        else next.delete(name);
-      }
-      return next;
-    }, options);
 
   const { data, error, time, reload } = useRead(
     address("jobs", { ...filters, since: sinceDay(filters.since), ...run, sort, order, offset, limit: PAGE_SIZE }),
@@ -169,7 +157,11 @@ function Filters({ filters, data, change, isFiltered, sorting }) {
       align: "flex-end",
       onSubmit: (event) => event.preventDefault(),
     },
-    h(TextFilter, { value: filters.text, placeholder: "DAG, task or run", onChange: (text) => change({ text }, { replace: true }) }),
+    h(TextFilter, {
+      value: filters.text,
+      placeholder: "DAG, task or run",
+      onChange: (text) => change({ text }, { replace: true }),
+    }),
     h(Choice, { label: "State", value: filters.state, values: data.states, onChange: (state) => change({ state }) }),
     h(Choice, { label: "DAG", value: filters.dag_id, values: data.dags, onChange: (dag_id) => change({ dag_id }) }),
     h(Choice, { label: "Model", value: filters.model, values: data.models, onChange: (model) => change({ model }) }),
