@@ -5,6 +5,7 @@ CONSTRAINTS ?= constraints.txt
 HOME_DIR ?= $(if $(filter-out 0,$(LIVE)),.demo/live,.demo)
 PORT ?= 8080
 ARGS ?=
+LAST_FAILED := $(if $(AGAIN),-n0 -x --last-failed --last-failed-no-failures none)
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -36,10 +37,10 @@ airflow: $(STAMP) ## start a full Airflow with the same DAGs, until Ctrl-C; PORT
 	@$(BIN)/airflow-batch demo --airflow --port $(PORT) --home $(HOME_DIR) $(if $(filter-out 0,$(LIVE)),--live) $(ARGS)
 
 test: $(PEERS) ## run the tests; ARGS="-k word" selects some, ARGS=-n0 runs them one at a time
-	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not browser" $(ARGS)
+	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not browser" $(ARGS) $(LAST_FAILED)
 
 browser: $(BROWSER) ## test the trigger form and the page of the jobs in Chromium; BATCH_SCREENSHOTS=folder saves screenshots
-	@$(BIN)/python -m pytest -m browser $(ARGS)
+	@$(BIN)/python -m pytest -m browser $(ARGS) $(LAST_FAILED)
 
 bench: $(BENCH) ## measure sealing, landing and waiting beside other tools, about an hour; ARGS="--rows 1000000 --runs 1"
 	@$(BIN)/python -m benchmarks.sealing --json build/bench/sealing.json $(ARGS)
