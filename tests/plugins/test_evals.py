@@ -96,14 +96,17 @@ def matrix(run: str, is_right: bool, day: int) -> Matrix:
     )
 
 
-def write(dag_id: str, run_id: str, day: int, *, is_right: bool = True, name: str | None = None) -> str:
-    """Write a report as the operator does, and return its name."""
+def write(
+    dag_id: str, run_id: str, day: int, *, is_right: bool = True, name: str | None = None, cleared: int = 0
+) -> str:
+    """Write a report as the operator does, and return its name. Write it `cleared` days later than at first."""
     content = encode(matrix(run_id, is_right, day))
     report = report_name(b"page", content)
     report_folder(dag_id, run_id, "report", -1).create(matrix_name(report), content)
     xcoms = {"batch_report": report if name is None else name}
     time = NOON + timedelta(days=day)
-    add_runs([Run(dag_id, run_id, [Task("report", "EvalReportOperator", xcoms=xcoms, end=time)])])
+    task = Task("report", "EvalReportOperator", xcoms=xcoms, end=time + timedelta(days=cleared))
+    add_runs([Run(dag_id, run_id, [task], run_after=time)])
     return report
 
 
@@ -114,6 +117,17 @@ def dag(staging: str, airflow_home: Path) -> str:
     write(dag_id, "night 1", 1)
     write(dag_id, "night 2", 2, is_right=False)
     return dag_id
+
+
+def test_a_report_that_was_written_again_is_not_the_newest(
+    api: Callable[..., Any], staging: str, airflow_home: Path
+) -> None:
+    dag_id = f"eval_{uuid4().hex[:8]}"
+    write(dag_id, "night 1", 1, cleared=9)
+    write(dag_id, "night 2", 2)
+    answer = api("evals", dag_id=dag_id)
+    assert [report["run_id"] for report in answer["reports"]] == ["night 2", "night 1"]
+    assert answer["eval"]["run"] == "night 2"
 
 
 def test_the_newest_run_comes_with_its_history_and_what_changed(api: Callable[..., Any], dag: str) -> None:

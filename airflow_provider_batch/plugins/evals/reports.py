@@ -7,6 +7,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import NamedTuple
 
+from airflow.models.dagrun import DagRun
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 from fastapi import HTTPException
@@ -37,7 +38,10 @@ class ReportFile(NamedTuple):
 
 
 def find_reports(dag_ids: Collection[str]) -> list[ReportFile]:
-    """Return the reports of these DAGs, the newest first."""
+    """Return the reports of these DAGs, the newest run first.
+
+    A report that was written again after a clear keeps its place.
+    """
     statement = (
         select(
             XComModel.dag_id,
@@ -47,8 +51,9 @@ def find_reports(dag_ids: Collection[str]) -> list[ReportFile]:
             XComModel.value,
             XComModel.timestamp,
         )
+        .join(DagRun, DagRun.id == XComModel.dag_run_id)
         .where(XComModel.key == REPORT_KEY)
-        .order_by(XComModel.timestamp.desc())
+        .order_by(DagRun.run_after.desc(), XComModel.timestamp.desc())
         .limit(MAX_READ)
     )
     with create_session() as session:
