@@ -44,8 +44,11 @@ their score is.
 different JSON, the answer is wrong. NaN and Infinity are not JSON. In `contains-json`, a list of at most one number,
 such as the reference [1] or the box [ ], does not count.
 
-If an answer has several numbers, `numeric` takes the last, because models tend to end with their result. Numbers have a
-decimal point, and commas between thousands are ignored.
+If an answer has several numbers, `numeric` takes the one that is marked as the answer (`answer is 42`, `\boxed{42}`,
+`#### 42`), then the last one in bold, then the last one. It reads decimal points and commas, separators of thousands,
+percentages, fractions and powers of ten. A number with two readings, such as `1.234`, is right if one of them is the
+expected number. `numbers` describes this in full. Write the expected number with a decimal point and without separators
+of thousands; it may have a percent sign or be a fraction, such as 50% and 1/3.
 
 Regular expressions are matched by RE2, whose time grows only linearly with the answer: `(a+)+$` cannot hang a task. RE2
 has no lookaround and no backreferences. Its `\w`, `\d`, `\s` and `\b` know only ASCII: write `[\pL\pN_]` for letters
