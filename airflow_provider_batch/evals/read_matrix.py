@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from airflow_provider_batch.evals.matrix import Case, CaseAnswer, CaseChange, Matrix, cut_text, group_answers
-from airflow_provider_batch.evals.read_report import LEAST_LIKELY_CHANCE, ReportTables, split_tags
+from airflow_provider_batch.evals.queries import LEAST_LIKELY_CHANCE, EvalQueries, split_tags
 from airflow_provider_batch.evals.report import Report
 
 
-def read_matrix(tables: ReportTables, report: Report) -> Matrix:
+def read_matrix(tables: EvalQueries, report: Report) -> Matrix:
     """Return the answers of the run that a report is about."""
     answers = group_answers(_answers(tables, report.run))
     cases = dict(tables.cases(answers))
@@ -37,7 +37,7 @@ def read_matrix(tables: ReportTables, report: Report) -> Matrix:
     )
 
 
-def _answers(tables: ReportTables, run: str) -> Iterator[tuple[str, CaseAnswer]]:
+def _answers(tables: EvalQueries, run: str) -> Iterator[tuple[str, CaseAnswer]]:
     rows = tables.rows(
         "SELECT g.variant, g.case_id, g.repeat, g.grader, g.score, g.reason, g.answered, g.outcome, a.output "
         "FROM {prefix}grades g LEFT JOIN {answers} a ON a.run = g.run AND a.variant = g.variant "
@@ -61,12 +61,12 @@ def _answers(tables: ReportTables, run: str) -> Iterator[tuple[str, CaseAnswer]]
         )
 
 
-def _tags(tables: ReportTables, run: str) -> Iterator[tuple[str, list[str]]]:
+def _tags(tables: EvalQueries, run: str) -> Iterator[tuple[str, list[str]]]:
     for row in tables.rows("SELECT case_id, MAX(tags) AS tags FROM {prefix}grades WHERE run = ? GROUP BY case_id", run):
         yield row["case_id"], split_tags(row["tags"])
 
 
-def _changes(tables: ReportTables, run: str) -> Iterator[CaseChange]:
+def _changes(tables: EvalQueries, run: str) -> Iterator[CaseChange]:
     rows = tables.rows(
         "SELECT variant, case_id, change, score_before, score_now, runs_before, right_before FROM {prefix}changes "
         f"WHERE run = ? ORDER BY variant, {LEAST_LIKELY_CHANCE}",

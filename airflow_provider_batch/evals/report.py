@@ -24,6 +24,13 @@ from airflow_provider_batch.evals import plots
 #: maximum number of cases to show per model, and for all models together
 MAX_CASES = 50
 MAX_CASES_TOTAL = 150
+#: the same for cases that got better
+MAX_BETTER = 10
+MAX_BETTER_TOTAL = 30
+#: maximum number of cases in a table of cases and models
+MAX_ROWS = 100
+#: number of runs that are searched for cases that are wrong every time, including the one of the report
+RECENT_RUNS = 10
 #: maximum length of a text, in characters
 MAX_TEXT = 2_000
 #: maximum number of models to show: a plot has this many distinguishable series
@@ -79,8 +86,51 @@ class CaseView(msgspec.Struct, frozen=True, kw_only=True):
     runs_before: int
     right_before: int
     answers: list[AnswerView]
-    #: the best answer in the last accepted run
+    #: the best answer in the last accepted run, or the worst if the case got better
     earlier_answer: str | None = None
+
+
+class CaseList(msgspec.Struct, frozen=True, kw_only=True):
+    """Some cases of a model, with their answers."""
+
+    cases: list[CaseView] = []
+    #: number of cases, whether shown or not
+    total: int = 0
+    #: number of cases per tag, the most frequent tag first
+    by_tag: dict[str, int] = {}
+
+
+class CaseRow(msgspec.Struct, frozen=True):
+    """A case, and the score of each model in it."""
+
+    case_id: str
+    tags: list[str]
+    #: in the order of the report's models; None without an answer, or for a model that the row is not about
+    scores: list[float | None]
+    prompt: str | None = None
+
+    @property
+    def all_right(self) -> bool:
+        """Whether every model that answered is right. As in comparisons, a case is right above 0.5."""
+        return all(score > 0.5 for score in self.scores if score is not None)
+
+    @property
+    def all_wrong(self) -> bool:
+        """Whether every model that answered is wrong."""
+        return all(score <= 0.5 for score in self.scores if score is not None)
+
+    @property
+    def differs(self) -> bool:
+        """Whether some models are right and others wrong."""
+        return not self.all_right and not self.all_wrong
+
+
+class CaseTable(msgspec.Struct, frozen=True):
+    """A table of cases and models."""
+
+    rows: list[CaseRow]
+    #: number of cases, whether shown or not
+    total: int
 
 
 class VariantView(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,11 +149,9 @@ class VariantView(msgspec.Struct, frozen=True, kw_only=True):
     unanswered: dict[str, int]
     cost_usd: float | None
     comparison: Comparison | None = None
-    cases: list[CaseView] = []
-    #: number of cases, whether shown or not
-    cases_total: int = 0
-    #: number of cases per tag, the most frequent tag first
-    cases_by_tag: dict[str, int] = {}
+    #: what got worse; without a baseline, what is wrong
+    worse: CaseList = CaseList()
+    better: CaseList = CaseList()
 
     @property
     def css_class(self) -> str:
@@ -156,8 +204,33 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     tags: list[TagView]
     #: newest first, including this run
     runs: list[RunView]
+    #: number of runs that `always_wrong` is about, including this one
+    recent_runs: int
+    #: the cases that a model answered wrong in each of these runs
+    always_wrong: CaseTable
+    #: the cases that some models answered right and others wrong
+    differing: CaseTable
+    #: number of cases that all models answered right, and wrong
+    agreed_right: int
+    agreed_wrong: int
     #: number of answers of this run that no model wrote, because they come from the stub of the local batch server
     stub_answers: int = 0
+
+    @property
+    def headline(self) -> str:
+        """The verdict for the whole run, as a sentence or two."""
+        if not any(variant.comparison for variant in self.variants):
+            return "No run has been accepted yet to compare with."
+        regressed = [variant.name for variant in self.variants if variant.verdict == "regressed"]
+        improved = [variant.name for variant in self.variants if variant.verdict == "improved"]
+        worse = f"{', '.join(regressed)} got worse." if regressed else "No model got worse beyond chance."
+        return f"{worse} {', '.join(improved)} got better." if improved else worse
+
+    @property
+    def css_class(self) -> str:
+        """CSS class of the verdict for the whole run."""
+        classes = {variant.css_class for variant in self.variants}
+        return next(name for name in ("bad", "good", "unsure") if name in classes)
 
 
 class _Plot(msgspec.Struct, frozen=True):
@@ -174,10 +247,14 @@ VERDICTS = {
 }
 
 
-def render(report: Report) -> str:
-    """Return the page as HTML. Without matplotlib (from the extra `evals`) it has a note in place of the plots."""
+def render(report: Report, page: str = "") -> str:
+    """Return the page as HTML. Without matplotlib (from the extra `evals`) it has a note in place of the plots.
+
+    :param page: address of all answers in Airflow, to link to.
+    """
     return _template.render(
         report=report,
+        page=page,
         plots=_plots(report),
         runs=[list(rows) for _, rows in groupby(report.runs, key=lambda row: row.run)],
         times={row.run: _time(row.sealed_at) for row in report.runs if row.sealed_at},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom, conf
 
@@ -43,6 +43,16 @@ def report_page(dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> 
     # a query parameter.
     task = "/".join(quote(str(part), safe="") for part in (dag_id, task_id, map_index))
     return plugin_url(f"/report/{task}?run_id={quote(run_id, safe='')}")
+
+
+def answers_page(dag_id: str, run_id: str) -> str:
+    """Return the URL of the page with all answers of a graded run.
+
+    It is absolute if `[api] base_url` is, so it works from a report that was mailed.
+    """
+    query = {"view": "evals", "tab": "cases", "dag_id": dag_id, "run_id": run_id}
+    path = _below_base_url(f"{PAGE}?{urlencode(query, quote_via=quote, safe='')}")
+    return urljoin(str(conf.get("api", "base_url", fallback="/")), path)
 
 
 def _below_base_url(path: str) -> str:

@@ -45,6 +45,19 @@ def regressing(share: float, since: int, loss: float) -> Model:
     return answer
 
 
+def recovering(share: float, since: int, gain: float) -> Model:
+    """Return a steady model that fails a share of the cases with the first tag until one night."""
+    steady_model = steady(share)
+
+    def answer(run: int, case: int, random: Random) -> tuple[str | None, bool]:
+        text, is_right = steady_model(run, case, random)
+        if run < since and case % len(TAGS) == 0 and Random(-case).random() < gain:
+            return "I cannot work that out.", False
+        return text, is_right
+
+    return answer
+
+
 def write_nights(
     path: Path,
     models: dict[str, Model],
@@ -114,6 +127,7 @@ def _answer_and_grade(
         "tags": case["tags"],
         "outcome": outcome,
         "answered": int(text is not None),
+        "case_sha256": f"hash of {case['case_id']}",
     }
     return answer, grade
 

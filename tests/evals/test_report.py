@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from airflow_provider_batch.evals import plots
-from airflow_provider_batch.evals.report import MAX_CASES, MAX_TEXT, Report, render
+from airflow_provider_batch.evals.report import MAX_BETTER, MAX_CASES, MAX_TEXT, Report, render
 from airflow_provider_batch.exceptions import InputError
-from tests.evals.nights import CASES_SQL, TAGS, Model, regressing, steady, write_nights
+from tests.evals.nights import CASES_SQL, TAGS, Model, recovering, regressing, steady, write_nights
 
 HOSTILE = (
     "</pre></details><script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -77,7 +77,7 @@ def test_a_report_shows_the_verdict_and_the_baseline_of_each_model(read: Callabl
     )
     assert worse.comparison is not None
     assert worse.comparison.baseline_run == "scheduled__2026-11-01T02:00:00+00:00"
-    assert worse.comparison.worse == worse.cases_total == len(worse.cases) > 10
+    assert worse.comparison.worse == worse.worse.total == len(worse.worse.cases) > 10
     page = render(report)
     assert page.count('<section class="card bad">') == 1
     assert page.count("Compared with the accepted run <code>scheduled__2026-11-01T02:00:00+00:00</code>") == 2
@@ -88,7 +88,7 @@ def test_a_case_that_got_worse_is_shown_with_prompt_expected_value_answer_and_re
 ) -> None:
     report = read({"model-a": regressing(1, since=1, loss=1)}, cases=40)
 
-    case = next(case for case in report.variants[0].cases if case.case_id == "c005")
+    case = next(case for case in report.variants[0].worse.cases if case.case_id == "c005")
     assert (case.prompt, case.expected, case.score_before, case.score_now) == (
         "Question 5: what is 5 plus 37?",
         "42",
@@ -98,7 +98,7 @@ def test_a_case_that_got_worse_is_shown_with_prompt_expected_value_answer_and_re
     (answer,) = case.answers
     assert (answer.text, answer.reason) == ("I cannot work that out.", "the answer is not '42'")
     assert case.earlier_answer == "42"
-    assert next(iter(report.variants[0].cases_by_tag)) == TAGS[0]
+    assert next(iter(report.variants[0].worse.by_tag)) == TAGS[0]
 
 
 def test_cases_that_were_right_most_often_come_first(read: Callable[..., Report]) -> None:
@@ -108,7 +108,7 @@ def test_cases_that_were_right_most_often_come_first(read: Callable[..., Report]
     )
     report = read({"model-a": regressing(1, since=1, loss=1)}, cases=40, edit=right_counts)
 
-    assert [case.case_id for case in report.variants[0].cases][:4] == ["c030", "c015", "c000", "c005"]
+    assert [case.case_id for case in report.variants[0].worse.cases][:4] == ["c030", "c015", "c000", "c005"]
     assert "right in 10 of the last 10 accepted runs" in render(report)
 
 
@@ -122,18 +122,83 @@ def test_the_earlier_answer_is_one_that_was_right(read: Callable[..., Report]) -
     )
     report = read({"model-a": regressing(1, since=1, loss=1)}, cases=40, edit=wrong_repeats)
 
-    assert {case.earlier_answer for case in report.variants[0].cases if case.tags[0] == TAGS[0]} == {"42"}
+    assert {case.earlier_answer for case in report.variants[0].worse.cases if case.tags[0] == TAGS[0]} == {"42"}
+
+
+def test_cases_that_got_better_are_shown_with_the_earlier_answer(read: Callable[..., Report]) -> None:
+    report = read({"a": recovering(0.9, since=1, gain=0.9)}, cases=100)
+    (variant,) = report.variants
+    assert variant.verdict == "improved"
+    assert variant.comparison is not None
+    assert variant.comparison.better == variant.better.total >= len(variant.better.cases) == MAX_BETTER
+    case = variant.better.cases[0]
+    assert (case.answers[0].text, case.earlier_answer) == ("42", "I cannot work that out.")
+    page = render(report)
+    assert "that were wrong before are right now" in page
+    assert "No model got worse beyond chance. a got better." in page
+
+
+@pytest.mark.parametrize(
+    ("night", "headline", "css_class"),
+    [(0, "No run has been accepted yet to compare with.", "unsure"), (1, "a got worse.", "bad")],
+)
+def test_a_report_begins_with_the_verdict_for_the_whole_run(
+    read: Callable[..., Report], night: int, headline: str, css_class: str
+) -> None:
+    report = read({"a": regressing(0.9, since=1, loss=0.9), "b": steady(0.7)}, cases=100, night=night)
+    assert (report.headline, report.css_class) == (headline, css_class)
+    page = render(report)
+    assert page.index(headline) < page.index('class="cards"')
+
+
+def test_cases_that_are_wrong_every_time_are_listed_once_for_all_models(read: Callable[..., Report]) -> None:
+    edit = "UPDATE eval_grades SET score = 0 WHERE case_id IN ('c001', 'c002') AND variant = 'b';"
+    edit += "UPDATE eval_grades SET score = 0 WHERE case_id = 'c002' AND variant = 'a';"
+    edit += "UPDATE eval_grades SET case_sha256 = 'changed since' WHERE case_id = 'c003' AND run LIKE '%11-01%';"
+    edit += "UPDATE eval_grades SET score = 0 WHERE case_id = 'c003';"
+    report = read({"a": steady(1), "b": steady(1)}, cases=20, nights=2, edit=edit)
+    assert report.recent_runs == 2
+    wrong = {row.case_id: row.scores for row in report.always_wrong.rows}
+    assert next(iter(wrong.items())) == ("c002", [0, 0])  # what most models get wrong comes first
+    assert wrong["c001"] == [None, 0]
+    assert "c003" not in wrong  # a changed case has one run
+    assert report.always_wrong.total == len(wrong)
+    assert "What is wrong every time" in render(report)
+
+
+def test_models_are_shown_side_by_side_where_they_differ(read: Callable[..., Report]) -> None:
+    edit = "UPDATE eval_grades SET score = 1; UPDATE eval_grades SET score = 0 WHERE case_id = 'c004';"
+    edit += "UPDATE eval_grades SET score = 0 WHERE case_id = 'c005' AND variant = 'b';"
+    edit += "UPDATE eval_grades SET answered = 0 WHERE case_id = 'c006' AND variant = 'b';"
+    report = read({"a": steady(1), "b": steady(1)}, cases=20, edit=edit)
+    assert (report.agreed_right, report.agreed_wrong) == (18, 1)
+    (row,) = report.differing.rows
+    assert (row.case_id, row.scores, row.tags) == ("c005", [1, 0], [TAGS[0]])
+    assert row.prompt is not None
+    assert row.prompt.startswith("Question 5:")
+    assert "Models side by side" in render(report)
+
+
+def test_the_report_of_one_model_compares_no_models(read: Callable[..., Report]) -> None:
+    assert "Models side by side" not in render(read({"a": steady(0.9)}, cases=20))
+
+
+def test_a_report_links_to_all_answers_in_airflow(read: Callable[..., Report]) -> None:
+    report = read({"a": steady(0.9)}, cases=20)
+    page = render(report, "https://airflow.example.com/plugin/llm-batch?view=evals&tab=cases")
+    assert 'href="https://airflow.example.com/plugin/llm-batch?view=evals&amp;tab=cases"' in page
+    assert "<a " not in render(report)
 
 
 def test_without_history_a_report_shows_the_wrong_answers(read: Callable[..., Report]) -> None:
     report = read({"model-a": steady(0.5)}, nights=1)
 
     (variant,) = report.variants
-    assert (variant.verdict, variant.comparison, variant.cases_total) == ("no_history", None, len(variant.cases))
-    assert 5 < variant.cases_total < 35
+    assert (variant.verdict, variant.comparison, variant.worse.total) == ("no_history", None, len(variant.worse.cases))
+    assert 5 < variant.worse.total < 35
     page = render(report)
     assert "nothing to compare with" in page
-    assert f"The answers to {variant.cases_total} cases were wrong." in page
+    assert f"The answers to {variant.worse.total} cases were wrong." in page
 
 
 def test_missing_answers_are_listed_apart_from_wrong_ones(read: Callable[..., Report]) -> None:
@@ -282,7 +347,7 @@ def test_the_size_of_a_page_is_bounded(read: Callable[..., Report]) -> None:
     models: dict[str, Model] = dict.fromkeys(("model-a", "model-b", "model-c"), answer)
     report = read(models, cases=300, case=lambda number: long)
 
-    assert [len(variant.cases) for variant in report.variants] == [MAX_CASES] * 3
+    assert [len(variant.worse.cases) for variant in report.variants] == [MAX_CASES] * 3
     page = render(report)
     assert len(page.encode()) < 2_000_000
     assert page.count("The tables have 250 more cases.") == 3

@@ -10,6 +10,7 @@ from airflow_provider_batch.links.batch import (
     LEDGER_KEY,
     BatchJobLink,
     ProviderBatchesLink,
+    answers_page,
     job_page,
     report_page,
 )
@@ -76,3 +77,18 @@ def test_only_a_task_whose_batches_are_at_openai_links_to_its_page(host: str, li
     ti = TaskInstance(LinkedOperator(task_id="submit"))
     ProviderBatchesLink.persist({"ti": ti}, host)
     assert set(ti.xcoms.values()) == links
+
+
+@pytest.mark.parametrize(
+    ("base_url", "start"),
+    [
+        ("/", "/plugin/"),
+        ("https://air.example.com", "https://air.example.com/plugin/"),
+        ("http://h/air/", "http://h/air/plugin/"),
+    ],
+)
+def test_the_link_to_all_answers_is_absolute_if_the_base_url_is(
+    monkeypatch: pytest.MonkeyPatch, base_url: str, start: str
+) -> None:
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", base_url)
+    assert answers_page("d", "night 1") == f"{start}llm-batch?view=evals&tab=cases&dag_id=d&run_id=night%201"

@@ -9,7 +9,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 
 from airflow_provider_batch.core.arguments import require_number
 from airflow_provider_batch.core.formatting import format_count
-from airflow_provider_batch.evals.read_report import LEAST_LIKELY_CHANCE
+from airflow_provider_batch.evals.queries import LEAST_LIKELY_CHANCE
 from airflow_provider_batch.evals.tables import gate_sql
 from airflow_provider_batch.operators.evals.arguments import FAIL, WARN, check_fields, parse_fields
 from airflow_provider_batch.warehouse.connect import sql_hook

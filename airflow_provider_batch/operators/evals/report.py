@@ -12,7 +12,7 @@ from airflow_provider_batch.evals.page import matrix_name, report_folder, report
 from airflow_provider_batch.evals.read_matrix import read_matrix
 from airflow_provider_batch.evals.read_report import ReportTables
 from airflow_provider_batch.evals.report import render
-from airflow_provider_batch.links.batch import REPORT_KEY, EvalReportLink
+from airflow_provider_batch.links.batch import REPORT_KEY, EvalReportLink, answers_page
 from airflow_provider_batch.operators.evals.arguments import check_fields, parse_fields
 from airflow_provider_batch.operators.evals.grade import CASES_SQL
 from airflow_provider_batch.operators.results import BatchResultsOperator
@@ -100,8 +100,9 @@ class EvalReportOperator(CheckedMapping, BaseOperator):
         )
         tables.record_costs(self.run, self._landings(context))
         report = tables.read(self.run, self.title)
-        page, matrix = render(report).encode("utf-8", "replace"), encode(read_matrix(tables, report))
         ti = context["ti"]
+        page = render(report, answers_page(ti.dag_id, ti.run_id)).encode("utf-8", "replace")
+        matrix = encode(read_matrix(tables, report))
         folder = report_folder(ti.dag_id, ti.run_id, ti.task_id, -1 if ti.map_index is None else ti.map_index)
         name = report_name(page, matrix)
         folder.create(matrix_name(name), matrix)
