@@ -103,6 +103,7 @@ with DAG(
             system="prompts/judge.md",
             prompt="prompts/judge_question.md",
             output_schema=Verdict,
+            reuse_from="eval_judgements",  # the same answer gets the same verdict every night, and is paid for once
             table="eval_judgements",
             outlets=Asset("eval_judgements"),
             columns=["verdict", "reason"],

@@ -68,6 +68,13 @@ def test_the_first_night_has_no_history_and_the_second_is_compared_with_it(
         "SELECT run, variant, COUNT(*), COUNT(DISTINCT case_id) FROM eval_answers GROUP BY 1, 2 ORDER BY 1, 2",
     ) == [(run, model, len(CASES), len(CASES)) for run in runs for model in ("gpt-5-mini", "gpt-5-nano")]
     assert warehouse.execute("SELECT COUNT(*), COUNT(verdict), COUNT(reason) FROM eval_judgements") == [(4, 4, 4)]
+    # An answer that stayed the same keeps its verdict, and no judge is paid again.
+    assert warehouse.execute(
+        "SELECT run, MAX(attempt), SUM(cost_usd) > 0 FROM eval_judgements GROUP BY run ORDER BY run"
+    ) == [
+        (runs[0], 1, 1),
+        (runs[1], 0, 0),
+    ]
     assert warehouse.execute(
         "SELECT run, baseline_run, cases, worse, verdict FROM eval_comparisons WHERE variant LIKE '%mini' ORDER BY run",
     ) == [(runs[0], None, 0, 0, "no_history"), (runs[1], runs[0], len(CASES), 0, "same")]
