@@ -48,6 +48,7 @@ SURFACE = {
         "EvalCasesOperator",
         "EvalGateOperator",
         "EvalGradeOperator",
+        "EvalImportOperator",
         "EvalReportOperator",
     ],
     "airflow_provider_batch.presets": ["classify", "embed", "extract", "summarize", "translate"],

@@ -5,6 +5,7 @@
     airflow-batch demo     run the DAG label_tickets on real Airflow, offline or live
     airflow-batch serve    run the local batch server
     airflow-batch jobs     show, cancel, resubmit or clean up the jobs in staging
+    airflow-batch evals    import evals of other tools into the table of cases
     airflow-batch budget   show the budgets that jobs share, or release what a dead job has reserved
 
 Each command is a module with `DESCRIPTION`, `add_arguments(parser)` and `run(arguments) -> exit code`. A module is
@@ -40,6 +41,7 @@ COMMANDS = {
     "doctor": Command(
         "airflow_provider_batch.cli.doctor.command", "check what a job needs, and say how to fix what is wrong"
     ),
+    "evals": Command("airflow_provider_batch.cli.evals", "import evals of other tools into the table of cases"),
     "init": Command("airflow_provider_batch.cli.init.command", "write a first DAG from the answers to a few questions"),
     "jobs": Command(
         "airflow_provider_batch.cli.jobs.command", "show, cancel, resubmit or clean up the jobs in staging"

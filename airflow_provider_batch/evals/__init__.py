@@ -16,6 +16,8 @@ after that only reads and writes tables, so it can be repeated without paying ag
     report       a graded run as one HTML file, with `plots`; `read_report` reads it from the tables, and `page` names
                  the file in staging
     matrix       all answers of a run, and how two runs differ, for the page in Airflow; `read_matrix` reads them
+    imports      evals of other tools -> cases; `import_files` opens their files, `case_table` writes the cases
 
-All modules except `store`, `read_report`, `read_matrix` and `page` are pure: no Airflow, no database, no network.
+All modules except `store`, `read_report`, `read_matrix`, `page`, `import_files` and `case_table` are pure: no Airflow,
+no database, no network.
 """

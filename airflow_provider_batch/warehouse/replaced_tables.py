@@ -1,8 +1,9 @@
 """Tables in which a group of rows is replaced as a whole, in any database with a DB-API hook in Airflow.
 
 A results table keeps the better of two rows, key by key. Here the old rows of a group are deleted and the new ones
-inserted, in several tables and in one transaction. This uses only what every driver has: SELECT, DELETE and INSERT with
-placeholders. It is meant for thousands of rows, not for millions. Tested on SQLite, PostgreSQL and DuckDB.
+inserted, in several tables and in one transaction. `upsert` replaces single rows by key. This uses only what every
+driver has: SELECT, UPDATE, DELETE and INSERT with placeholders. It is meant for thousands of rows, not for millions.
+Tested on SQLite, PostgreSQL and DuckDB.
 """
 
 from __future__ import annotations
@@ -53,21 +54,30 @@ class ReplacedTables:
         :raises WarehouseError: if the database refuses a statement.
         """
         for table, columns in self._tables.items():
-            with translate_errors(self._hook, f"Preparing the table {table!r}", _NOTHING_WRITTEN):
-                existing_names = self._columns_of(table)
-                if existing_names is None:
+            if not self.exists(table):
+                with translate_errors(self._hook, f"Preparing the table {table!r}", _NOTHING_WRITTEN):
                     self._create(table, columns)
-                    existing_names = self._columns_of(table) or []
-            missing = [column for column in columns if not naming.spellings(column.name, existing_names)]
-            if missing:
-                sql = self._dialect.table(table)
-                statements = "\n".join(
-                    f"ALTER TABLE {sql} ADD COLUMN {self._definition(column)};" for column in missing
-                )
-                raise ResultsTableError(
-                    f"The table {table!r} (connection {self._hook.get_conn_id()!r}) lacks columns that this task "
-                    f"writes. {_NOTHING_WRITTEN} Add the columns, then run this task again:\n{statements}"
-                )
+                self.exists(table)
+
+    def exists(self, table: str) -> bool:
+        """Return whether a table exists, and has our columns.
+
+        :raises ResultsTableError: if it exists and lacks one of our columns.
+        :raises WarehouseError: if the database refuses a statement.
+        """
+        with translate_errors(self._hook, f"Preparing the table {table!r}", _NOTHING_WRITTEN):
+            existing_names = self._columns_of(table)
+        if existing_names is None:
+            return False
+        missing = [column for column in self._tables[table] if not naming.spellings(column.name, existing_names)]
+        if missing:
+            sql = self._dialect.table(table)
+            statements = "\n".join(f"ALTER TABLE {sql} ADD COLUMN {self._definition(column)};" for column in missing)
+            raise ResultsTableError(
+                f"The table {table!r} (connection {self._hook.get_conn_id()!r}) lacks columns that this task "
+                f"writes. {_NOTHING_WRITTEN} Add the columns, then run this task again:\n{statements}"
+            )
+        return True
 
     def apply(self, changes: Iterable[Replacement]) -> None:
         """Make all changes in one transaction.
@@ -83,12 +93,39 @@ class ReplacedTables:
                         f"DELETE FROM {table} WHERE {dialect.condition(change.where)}", [*change.where.values()]
                     )
                     if change.rows:
-                        names = ", ".join(dialect.escape(dialect.column(column.name)) for column in columns)
-                        statement = (
-                            f"INSERT INTO {table} ({names}) VALUES ({', '.join(dialect.placeholders(len(columns)))})"
-                        )
+                        statement = self._insert_statement(change.table)
                         cursor.executemany(statement, [self._bind_row(columns, row) for row in change.rows])
         send_sql_hook_lineage(context=self._hook, sql=statement)
+
+    def upsert(self, table: str, inserts: Sequence[tuple[Any, ...]], updates: Sequence[tuple[Any, ...]]) -> None:
+        """Insert rows and update others by key, in one transaction. Columns that are not ours keep their values.
+
+        :raises WarehouseError: if the database refuses a statement; in that case nothing is changed.
+        """
+        dialect, columns, sql = self._dialect, self._tables[table], self._dialect.escape(self._dialect.table(table))
+        keys = [column for column in columns if column.key]
+        values = [column for column in columns if not column.key]
+        insert = self._insert_statement(table)
+        marks = dialect.placeholders(len(values))
+        assignments = ", ".join(
+            f"{dialect.escape(dialect.column(column.name))} = {mark}"
+            for column, mark in zip(values, marks, strict=True)
+        )
+        update = f"UPDATE {sql} SET {assignments} WHERE {dialect.condition([column.name for column in keys])}"
+        with translate_errors(self._hook, "Writing", f"{_NOTHING_WRITTEN} Run this task again.", hide_quoted=True):
+            with self._transaction() as cursor:
+                for row in updates:
+                    bound = dict(zip(columns, self._bind_row(columns, row), strict=True))
+                    cursor.execute(update, [bound[column] for column in (*values, *keys)])
+                if inserts:
+                    cursor.executemany(insert, [self._bind_row(columns, row) for row in inserts])
+        send_sql_hook_lineage(context=self._hook, sql=insert if inserts else update)
+
+    def _insert_statement(self, table: str) -> str:
+        dialect, columns = self._dialect, self._tables[table]
+        names = ", ".join(dialect.escape(dialect.column(column.name)) for column in columns)
+        marks = ", ".join(dialect.placeholders(len(columns)))
+        return f"INSERT INTO {dialect.escape(dialect.table(table))} ({names}) VALUES ({marks})"
 
     def _bind_row(self, columns: Sequence[Column], row: tuple[Any, ...]) -> list[Any]:
         bind = self._dialect.bind

@@ -139,4 +139,6 @@ def advise(name: str, arguments: Collection[str]) -> str:
 
 
 def _operator_with(argument: str) -> str | None:
-    return next((operator for operator, names in _OPERATORS.items() if argument in names), None)
+    # where an operator of evals has the argument, too, that of a job is meant
+    operators = sorted(_OPERATORS.items(), key=lambda item: item[0].startswith("Eval"))
+    return next((operator for operator, names in operators if argument in names), None)

@@ -2,6 +2,14 @@
 
 from airflow_provider_batch.operators.evals.gate import EvalGateOperator
 from airflow_provider_batch.operators.evals.grade import EvalAcceptOperator, EvalCasesOperator, EvalGradeOperator
+from airflow_provider_batch.operators.evals.import_cases import EvalImportOperator
 from airflow_provider_batch.operators.evals.report import EvalReportOperator
 
-__all__ = ["EvalAcceptOperator", "EvalCasesOperator", "EvalGateOperator", "EvalGradeOperator", "EvalReportOperator"]
+__all__ = [
+    "EvalAcceptOperator",
+    "EvalCasesOperator",
+    "EvalGateOperator",
+    "EvalGradeOperator",
+    "EvalImportOperator",
+    "EvalReportOperator",
+]

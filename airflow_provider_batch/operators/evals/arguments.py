@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_batch.core.arguments import (
     check_templated,
+    parse_bool,
     parse_choice,
+    parse_mapping,
     parse_names,
     parse_templated,
     parse_text,
     require_conn_id,
+    require_table_name,
     require_text,
 )
+from airflow_provider_batch.evals.imports.sources import FORMATS, check_address
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator
@@ -31,6 +35,16 @@ def _parse_words(name: str, value: Any) -> str:
     return parse_text(name, value) or ""
 
 
+def _require_address(name: str, value: Any) -> str:
+    address = require_text(name, value)
+    check_address(address)
+    return address
+
+
+def _parse_text_mapping(name: str, value: Any) -> dict[str, str]:
+    return {key: require_text(f"{name}[{key!r}]", item) for key, item in parse_mapping(name, value).items()}
+
+
 _PARSERS: Mapping[str, Callable[[str, Any], Any]] = {
     "cases_sql": require_text,
     "answers": require_text,
@@ -41,6 +55,16 @@ _PARSERS: Mapping[str, Callable[[str, Any], Any]] = {
     "prefix": _parse_words,
     "variants": _parse_names_or_none,
     "action": partial(parse_choice, choices=ACTIONS),
+    "file": _require_address,
+    "format": partial(parse_choice, choices=FORMATS),
+    "table": require_table_name,
+    "name": _parse_words,
+    "scorer": _parse_words,
+    "scorer_options": _parse_text_mapping,
+    "grader": _parse_words,
+    "columns": _parse_text_mapping,
+    "transcript": parse_bool,
+    "allow_partial": parse_bool,
     "warehouse_conn_id": require_conn_id,
 }
 
