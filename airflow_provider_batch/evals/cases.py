@@ -47,11 +47,12 @@ class Case(msgspec.Struct, frozen=True):
         return _sha256(self.input, self.expected, self.grader.text)
 
 
-def read_cases(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[Case]:
+def read_cases(columns: Sequence[str], rows: Iterable[Sequence[Any]], grader_modules: Sequence[str] = ()) -> list[Case]:
     """Return the cases in a query's result, sorted by case_id.
 
     :param columns: the query's columns. They must include `case_id, input, expected, grader, tags`, in any order and in
         upper or lower case; other columns are ignored.
+    :param grader_modules: modules whose functions the grader `python` may call.
     :raises InputError: if there are no cases, a column is missing, or a case cannot be graded. The message lists up to
         ten problems.
     """
@@ -75,7 +76,7 @@ def read_cases(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[Ca
             problems.append(f"row {count}: {problem}")
             continue
         try:
-            cases.append(_build_case(case_id, *values))
+            cases.append(_build_case(case_id, *values, grader_modules=grader_modules))
         except InputError as error:
             problems.append(f"case {case_id!r}: {error}")
     repeated_ids = sorted(case_id for case_id, times in Counter(case.case_id for case in cases).items() if times > 1)
@@ -105,11 +106,13 @@ def _case_id_problem(case_id: str) -> str:
     return ""
 
 
-def _build_case(case_id: str, question: Any, expected: Any, grader: Any, tags: Any) -> Case:
+def _build_case(
+    case_id: str, question: Any, expected: Any, grader: Any, tags: Any, *, grader_modules: Sequence[str]
+) -> Case:
     if question is None or not str(question).strip():
         raise InputError("the input is empty")
     expected_text = None if expected is None else str(expected)
-    parsed_grader = check_grader("" if grader is None else str(grader), expected_text)
+    parsed_grader = check_grader("" if grader is None else str(grader), expected_text, grader_modules)
     names = [tag.strip() for tag in ("" if tags is None else str(tags)).split(",")]
     return Case(case_id, str(question), expected_text, parsed_grader, tuple(dict.fromkeys(tag for tag in names if tag)))
 

@@ -32,7 +32,10 @@ class CaseAnswer(msgspec.Struct, frozen=True, kw_only=True):
     repeat: int
     #: None if there is no answer
     text: str | None
+    #: from 0 to 1
     score: float
+    #: whether the answer is right
+    passed: bool
     #: whether there is an answer, and if a judge grades it, a verdict on it
     answered: bool
     outcome: str | None
@@ -55,6 +58,10 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         """Return the mean score of a model, or None if it answered nothing."""
         scores = [answer.score for answer in self.answers if answer.model == model and answer.answered]
         return sum(scores) / len(scores) if scores else None
+
+    def is_wrong(self, model: str) -> bool:
+        """Return whether at least one answer of a model is wrong."""
+        return any(answer.model == model and answer.answered and not answer.passed for answer in self.answers)
 
     def contains(self, text: str) -> bool:
         """Return whether the case or an answer to it has this text, regardless of upper and lower case."""

@@ -82,7 +82,7 @@ def always_wrong(queries: EvalQueries, run: str, runs: Sequence[str], names: Seq
         "JOIN {prefix}grades e ON e.variant = n.variant AND e.case_id = n.case_id AND e.case_sha256 = n.case_sha256 "
         "AND e.answered = 1 WHERE n.run = ? AND n.answered = 1 AND n.repeat = 1 "
         f"AND e.run IN ({marks}) GROUP BY n.case_id, n.variant "
-        "HAVING MAX(e.score) < 0.5 AND COUNT(DISTINCT e.run) > 1",
+        "HAVING MAX(e.passed) = 0 AND COUNT(DISTINCT e.run) > 1",
         run,
         *runs,
     )
@@ -163,7 +163,7 @@ def _wrong_rows(queries: EvalQueries, run: str) -> Iterator[Row]:
     return queries.rows(
         "SELECT variant, case_id, MAX(tags) AS tags, NULL AS score_before, AVG(score) AS score_now, "
         "0 AS runs_before, 0 AS right_before FROM {prefix}grades "
-        "WHERE run = ? AND answered = 1 GROUP BY variant, case_id HAVING AVG(score) < 1 "
+        "WHERE run = ? AND answered = 1 GROUP BY variant, case_id HAVING MIN(passed) = 0 "
         "ORDER BY variant, AVG(score), case_id",
         run,
     )
@@ -173,7 +173,7 @@ def _answers(
     queries: EvalQueries, run: str, keys: Collection[_Key], *, only_wrong: bool
 ) -> dict[_Key, list[AnswerView]]:
     answers: defaultdict[_Key, list[AnswerView]] = defaultdict(list)
-    condition = "AND g.score < 1 " if only_wrong else ""
+    condition = "AND g.passed = 0 " if only_wrong else ""
     rows = queries.rows(
         "SELECT g.variant, g.case_id, g.grader, g.score, g.reason, a.output FROM {prefix}grades g "
         "LEFT JOIN {answers} a ON a.run = g.run AND a.variant = g.variant AND a.case_id = g.case_id "

@@ -39,7 +39,7 @@ def read_matrix(tables: EvalQueries, report: Report) -> Matrix:
 
 def _answers(tables: EvalQueries, run: str) -> Iterator[tuple[str, CaseAnswer]]:
     rows = tables.rows(
-        "SELECT g.variant, g.case_id, g.repeat, g.grader, g.score, g.reason, g.answered, g.outcome, a.output "
+        "SELECT g.variant, g.case_id, g.repeat, g.grader, g.score, g.passed, g.reason, g.answered, g.outcome, a.output "
         "FROM {prefix}grades g LEFT JOIN {answers} a ON a.run = g.run AND a.variant = g.variant "
         "AND a.case_id = g.case_id AND a.repeat = g.repeat WHERE g.run = ? "
         "ORDER BY g.case_id, g.variant, g.repeat",
@@ -53,6 +53,7 @@ def _answers(tables: EvalQueries, run: str) -> Iterator[tuple[str, CaseAnswer]]:
                 repeat=int(row["repeat"]),
                 text=cut_text(row["output"]),
                 score=float(row["score"]),
+                passed=bool(row["passed"]),
                 answered=bool(row["answered"]),
                 outcome=row["outcome"],
                 grader=cut_text(row["grader"]) or "",

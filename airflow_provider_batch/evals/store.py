@@ -24,14 +24,15 @@ if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 
-def load_cases(hook: DbApiHook, sql: str) -> list[Case]:
+def load_cases(hook: DbApiHook, sql: str, grader_modules: Sequence[str]) -> list[Case]:
     """Return the cases that a query selects, sorted by case_id.
 
+    :param grader_modules: modules whose functions the grader `python` may call.
     :raises InputError: if a case cannot be graded.
     :raises WarehouseError: if the database rejects the query.
     """
     with read_rows(hook, sql) as rows:
-        return read_cases(rows.columns, rows)
+        return read_cases(rows.columns, rows, grader_modules)
 
 
 class EvalStore:

@@ -243,6 +243,7 @@ ACCEPTED: dict[str, set[str]] = {
 }
 TEXT, OPTIONAL_TEXT = {*TEXTS, *TEMPLATED}, {*EMPTY, "empty dict", *TEXTS, *TEMPLATED}
 VARIANTS = {*OPTIONAL_TEXT, *NAMES, "set", "generator", "list with the output of another task"}
+MODULES = VARIANTS - TEMPLATED - {"list with the output of another task"}
 ACCEPTED |= {
     **dict.fromkeys(
         ("cases.cases_sql", "grade.cases_sql", "grade.answers", "report.cases_sql", "report.answers"), TEXT
@@ -252,6 +253,7 @@ ACCEPTED |= {
     **{f"{task_id}.warehouse_conn_id": CONN_ID for task_id in ("cases", "grade", "gate", "accept", "report")},
     **dict.fromkeys(("grade.judgements", "report.judgements", "report.title", "accept.note"), OPTIONAL_TEXT),
     **dict.fromkeys(("grade.variants", "accept.variants"), VARIANTS),
+    **dict.fromkeys(("cases.grader_modules", "grade.grader_modules"), MODULES),
     "grade.alpha": FRACTION,
     "grade.baseline_runs": COUNT,
     "gate.action": TEMPLATED,

@@ -123,6 +123,7 @@ def _answer_and_grade(
     grade = key | {
         "grader": case["grader"],
         "score": float(is_right),
+        "passed": int(is_right),
         "reason": None if is_right else f"the answer is not {case['expected']!r}",
         "tags": case["tags"],
         "outcome": outcome,

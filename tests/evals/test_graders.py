@@ -156,7 +156,7 @@ def test_these_answers_are_right(grader: str, expected: str, answer: str) -> Non
             '{"a":' * 200_000,
             "no JSON found among too many brackets: '" + ('{"a":' * 12)[:59] + "…'",
         ),
-        ("contains-json", "", "[1]" * 300_000, "contains no JSON: '" + ("[1]" * 20)[:59] + "…'"),
+        ("contains-json", "", "[1]" * 300_000, "no JSON found among too many brackets: '" + ("[1]" * 20)[:59] + "…'"),
         (
             "json-schema",
             '{"required": ["a"]}',

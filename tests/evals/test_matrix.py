@@ -48,6 +48,14 @@ def test_it_has_every_case_with_the_answers_of_all_models(read: Callable[..., li
     assert next(run.run for run in matrix.runs if run.name == "a") == matrix.run
 
 
+def test_a_right_answer_with_a_partial_score_is_not_wrong(read: Callable[..., list[Matrix]]) -> None:
+    _, matrix = read(a=steady(1))
+    case = matrix.cases[0]
+    for passed in (True, False):
+        answers = [msgspec.structs.replace(answer, score=0.8, passed=passed) for answer in case.answers]
+        assert msgspec.structs.replace(case, answers=answers).is_wrong("a") is not passed
+
+
 def test_a_file_has_all_of_it_and_a_damaged_one_is_refused(read: Callable[..., list[Matrix]]) -> None:
     _, matrix = read(a=steady(0.9))
     content = encode(matrix)

@@ -230,6 +230,45 @@ def test_verdicts_are_read_from_the_table_of_judgements(evals_anywhere: Evals) -
     assert float(cost) == pytest.approx(0.003)
 
 
+def test_a_partial_score_counts_in_the_accuracy_and_an_answer_that_passed_counts_as_right(
+    evals_anywhere: Evals,
+) -> None:
+    evals = evals_anywhere
+    graders = '["is-json", {"grader": "json:n", "expected": 1, "weight": 2}, {"threshold": 0.6}]'
+    evals.cases(("a", "abcd", "levenshtein:0.7", ""), ("b", None, graders, ""), ("c", None, graders, ""))
+    evals.land("one", "mini", [("a", "abce"), ("b", '{"n": 2}'), ("c", '```\n{"n": 1}\n```')])
+    result = evals.grade("one")["variants"]["mini"]
+    assert result["accuracy"] == pytest.approx((0.75 + 1 / 3 + 2 / 3) / 3)
+    assert evals.table("eval_summaries", "cases, correct, graded", "1") == [(3, 2, 3)]
+    assert evals.table("eval_grades", "case_id, passed, reason", "1")[1:] == [
+        ("b", 0, "1 of 2 graders passed, score 0.333 with a threshold of 0.6; json:n: different value: '2'"),
+        (
+            "c",
+            1,
+            "1 of 2 graders passed, score 0.667 with a threshold of 0.6; is-json: not JSON: '``` {\"n\": 1} ```'",
+        ),
+    ]
+    tables_before = grading_tables(evals)
+    evals.cases(("b", None, graders, ""), ("c", None, graders, "", "Another question?"))
+    evals.grade("one")
+    assert grading_tables(evals) == tables_before
+
+
+def test_a_function_grades_answers_only_if_the_author_of_the_dag_lists_its_module(evals: Evals) -> None:
+    module = "tests.evals.graders_of_a_company"
+    evals.cases(("a", None, f"python:{module}:look_up", ""))
+    evals.land("one", "mini", [("a", "half")])
+    with pytest.raises(AirflowFailException, match=r"case 'a': the function .* may not be called"):
+        EvalCasesOperator(task_id="cases").execute({})
+    assert EvalCasesOperator(task_id="cases", grader_modules=[module]).execute({})["cases"] == 1
+    with pytest.raises(AirflowFailException, match="may not be called"):
+        evals.grade("one")
+    assert evals.grade("one", grader_modules=module)["variants"]["mini"]["accuracy"] == 0.5
+    evals.land("two", "mini", [("a", "unknown")])
+    with pytest.raises(AirflowFailException, match=r"case 'a': the function .* raised KeyError"):
+        evals.grade("two", grader_modules=[module])
+
+
 def test_a_run_is_never_compared_with_a_later_one(evals: Evals) -> None:
     evals.cases(*CASES)
     evals.land("one", "mini", RIGHT_ANSWERS)
@@ -441,6 +480,7 @@ class TestInvalidInput:
         [
             (EvalCasesOperator, {"cases_sql": ""}, "cases_sql: Expected text that is not empty"),
             (EvalCasesOperator, {"conn_id": "x"}, "EvalCasesOperator has no argument 'conn_id'"),
+            (EvalCasesOperator, {"grader_modules": [5]}, "grader_modules: Expected a list of names"),
             (EvalGradeOperator, {"answers": ["a"]}, "answers: Expected text"),
             (EvalGradeOperator, {"baseline_runs": "many"}, "baseline_runs: Expected a whole number"),
             (EvalGateOperator, {"action": "stop"}, "action: Expected 'fail' or 'warn', got 'stop'"),

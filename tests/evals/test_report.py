@@ -152,10 +152,10 @@ def test_a_report_begins_with_the_verdict_for_the_whole_run(
 
 
 def test_cases_that_are_wrong_every_time_are_listed_once_for_all_models(read: Callable[..., Report]) -> None:
-    edit = "UPDATE eval_grades SET score = 0 WHERE case_id IN ('c001', 'c002') AND variant = 'b';"
-    edit += "UPDATE eval_grades SET score = 0 WHERE case_id = 'c002' AND variant = 'a';"
+    edit = "UPDATE eval_grades SET score = 0, passed = 0 WHERE case_id IN ('c001', 'c002') AND variant = 'b';"
+    edit += "UPDATE eval_grades SET score = 0, passed = 0 WHERE case_id = 'c002' AND variant = 'a';"
     edit += "UPDATE eval_grades SET case_sha256 = 'changed since' WHERE case_id = 'c003' AND run LIKE '%11-01%';"
-    edit += "UPDATE eval_grades SET score = 0 WHERE case_id = 'c003';"
+    edit += "UPDATE eval_grades SET score = 0, passed = 0 WHERE case_id = 'c003';"
     report = read({"a": steady(1), "b": steady(1)}, cases=20, nights=2, edit=edit)
     assert report.recent_runs == 2
     wrong = {row.case_id: row.scores for row in report.always_wrong.rows}
@@ -167,8 +167,9 @@ def test_cases_that_are_wrong_every_time_are_listed_once_for_all_models(read: Ca
 
 
 def test_models_are_shown_side_by_side_where_they_differ(read: Callable[..., Report]) -> None:
-    edit = "UPDATE eval_grades SET score = 1; UPDATE eval_grades SET score = 0 WHERE case_id = 'c004';"
-    edit += "UPDATE eval_grades SET score = 0 WHERE case_id = 'c005' AND variant = 'b';"
+    edit = "UPDATE eval_grades SET score = 1, passed = 1;"
+    edit += "UPDATE eval_grades SET score = 0, passed = 0 WHERE case_id = 'c004';"
+    edit += "UPDATE eval_grades SET score = 0, passed = 0 WHERE case_id = 'c005' AND variant = 'b';"
     edit += "UPDATE eval_grades SET answered = 0 WHERE case_id = 'c006' AND variant = 'b';"
     report = read({"a": steady(1), "b": steady(1)}, cases=20, edit=edit)
     assert (report.agreed_right, report.agreed_wrong) == (18, 1)

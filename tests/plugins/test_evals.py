@@ -39,6 +39,7 @@ def answer(model: str, text: str | None, score: float) -> CaseAnswer:
         repeat=1,
         text=text,
         score=score,
+        passed=score == 1,
         answered=text is not None,
         outcome="succeeded" if text else "expired",
         grader="exact",
@@ -156,8 +157,8 @@ def test_every_answer_is_in_the_matrix_and_can_be_searched(api: Callable[..., An
     assert case["prompt"] == HOSTILE
     assert case["models"]["a"] == {
         "score": 0, "change": "worse",
-        "answers": [{"model": "a", "repeat": 1, "text": "41", "score": 0, "answered": True, "outcome": "succeeded",
-                     "grader": "exact", "reason": "wrong"}],
+        "answers": [{"model": "a", "repeat": 1, "text": "41", "score": 0, "passed": False, "answered": True,
+                     "outcome": "succeeded", "grader": "exact", "reason": "wrong"}],
     }  # fmt: skip
     assert found() == ["c1", "c2"]
     assert found(text="SCRIPT") == found(text="dates") == found(only="worse") == found(only="wrong") == ["c1"]

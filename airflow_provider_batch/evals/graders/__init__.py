@@ -21,12 +21,20 @@ The column `grader` of the cases names the grader of each case:
 | `is-json` | it is JSON and nothing else |
 | `contains-json` | a JSON object or list is somewhere in it |
 | `json-schema` | it is JSON that is valid against the expected JSON Schema |
+| `levenshtein:0.8` | its similarity to the expected text is at least 0.8: 1 minus the share of characters to edit |
+| `token-f1:0.5` | the F1 score of its words and the expected words is at least 0.5, after the steps of `normalised` |
+| `max-cost:0.01` | it cost at most this many US dollars |
+| `max-tokens:200` | it has at most this many output tokens |
+| `refusal` | it was refused, or begins with a refusal in English words |
+| `python:module:function` | a function of yours says so: see `functions` |
 | `judge` | another model called it right; its verdicts are in another table, and `expected` is a hint for the judge |
 
 **Several expected texts** are a JSON list in `expected`, such as `["Berlin", "Bonn"]`. Any other text is the only one.
 
 **Negation.** The prefix `not-`, as in `not-contains`, makes right what the grader calls wrong. `judge` cannot have it.
-An answer that was refused or cut off is wrong, also for a negated grader.
+An answer that was refused or cut off is wrong, also for a negated grader, unless the grader is `max-cost`,
+`max-tokens` or `refusal`. So is an answer that a grader cannot decide about: one of unknown cost for `max-cost`, or one
+that is too long to be compared.
 
 **Several graders.** `grader` can also be a JSON list of graders. Each is a text, or an object with an expected value
 or a weight of its own:
@@ -36,9 +44,9 @@ or a weight of its own:
 The score is the weighted mean of the graders' scores. The answer is right if all graders call it right, or, if the list
 has a threshold, if the score reaches the threshold.
 
-**Scores.** Most graders give 1 to a right answer and 0 to a wrong one. The accuracy of a run is the mean of all scores,
-so an answer with the score 0.5 adds one half. The number of right answers counts the answers that passed, whatever
-their score is.
+**Scores.** Most graders give 1 to a right answer and 0 to a wrong one. `levenshtein` and `token-f1` give the
+similarity, and a function may give any score. The accuracy of a run is the mean of all scores, so an answer with the
+score 0.5 adds one half. The number of right answers counts the answers that passed, whatever their score is.
 
 `json` and `json-schema` also read JSON in a fenced block of Markdown, with text around it. If several blocks have
 different JSON, the answer is wrong. NaN and Infinity are not JSON. In `contains-json`, a list of at most one number,
@@ -50,11 +58,15 @@ percentages, fractions and powers of ten. A number with two readings, such as `1
 expected number. `numbers` describes this in full. Write the expected number with a decimal point and without separators
 of thousands; it may have a percent sign or be a fraction, such as 50% and 1/3.
 
+Every answer is graded in bounded time. `normalised`, `one-of:normalised` and `token-f1` compare answers of up to
+100,000 characters, and `levenshtein` texts whose lengths multiply to at most 4 billion. `token-f1` ignores the words a,
+an and the.
+
 Regular expressions are matched by RE2, whose time grows only linearly with the answer: `(a+)+$` cannot hang a task. RE2
 has no lookaround and no backreferences. Its `\w`, `\d`, `\s` and `\b` know only ASCII: write `[\pL\pN_]` for letters
-and digits of every language. A line end at the end of the answer is ignored. RE2 comes with the extra `evals`. It is
-imported on first use, so that Airflow can parse DAG files without it. The patterns in a JSON Schema cannot have
-lookaround and backreferences either.
+and digits of every language. A line end at the end of the answer is ignored. RE2 and rapidfuzz, for `levenshtein`, come
+with the extra `evals`. They are imported on first use, so that Airflow can parse DAG files without them. The patterns
+in a JSON Schema cannot have lookaround and backreferences either.
 """
 
 from __future__ import annotations

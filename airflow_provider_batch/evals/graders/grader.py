@@ -100,11 +100,11 @@ class _Draft:
         else:
             self._parse_element(1, self.text)
 
-    def check(self, expected: str | None) -> None:
+    def check(self, expected: str | None, modules: Sequence[str]) -> None:
         """Check the expected value of every grader, where `expected` is the one of the case."""
         for position, element in self.elements.items():
             try:
-                element.grader.check(expected if element.expected is None else element.expected)
+                element.grader.check(expected if element.expected is None else element.expected, modules)
             except InputError as error:
                 self.problems.append((position, str(error)))
 
@@ -153,13 +153,14 @@ def parse_grader(text: str) -> Grader:
     return _Draft(text).finish()
 
 
-def check_grader(text: str, expected: str | None) -> Grader:
+def check_grader(text: str, expected: str | None, modules: Sequence[str] = ()) -> Grader:
     """Parse the column `grader` of a case with this expected value.
 
+    :param modules: modules whose functions the grader `python` may call.
     :raises InputError: as `parse_grader`, and if a grader cannot compare with its expected value.
     """
     draft = _Draft(text)
-    draft.check(expected)
+    draft.check(expected, modules)
     return draft.finish()
 
 

@@ -20,10 +20,12 @@ _FENCE = re.compile(r"[ \t]{0,3}(`{3,}|~{3,})([^`]*)")
 _FENCED_LINE = re.compile(r"```(?:json\b)?([^\n]*)```")
 
 _BRACKET = re.compile(r"[{\[]")
-#: `contains-json` gives up after it has looked at this many times the length of the answer
-_MAX_READS = 10
-#: what a value that is nested too deeply counts, in characters
-_DEEP = 10_000
+#: `contains-json` gives up after it has read this many characters: so many, and the length of the answer so many times
+_MIN_READS = 1_000_000
+_MAX_READS = 4
+#: what each bracket counts, and a value that is nested too deeply, in characters
+_BRACKET_READS = 25
+_DEEP_READS = 10_000
 
 
 def json_value(argument: str, subject: Subject) -> Grade:
@@ -63,20 +65,21 @@ def is_json(_: str, subject: Subject) -> Grade:
 
 def contains_json(_: str, subject: Subject) -> Grade:
     """Grade whether there is a JSON object or list anywhere in the answer, also in a fence."""
-    text, position, remaining = subject.text, 0, _MAX_READS * len(subject.text) + _DEEP
+    text, position, remaining = subject.text, 0, _MAX_READS * len(subject.text) + _MIN_READS
     decoder = json.JSONDecoder(parse_constant=_refuse_constant)
     while remaining > 0 and (bracket := _BRACKET.search(text, position)):
         start = position = bracket.start()
         try:
             value, end = decoder.raw_decode(text, start)
         except json.JSONDecodeError as error:
-            remaining -= error.pos - start + 1
+            remaining -= error.pos - start
         except (ValueError, RecursionError):
-            remaining -= _DEEP
+            remaining -= _DEEP_READS
         else:
             if not _is_prose(value):
                 return right(f"contains JSON: {excerpt(text[start:end])}")
             remaining -= end - start
+        remaining -= _BRACKET_READS
         position += 1
     if remaining <= 0:
         return wrong(f"no JSON found among too many brackets: {excerpt(text)}")

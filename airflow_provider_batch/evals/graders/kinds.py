@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from airflow_provider_batch.evals.graders import expressions, json_values, numbers, texts
+from airflow_provider_batch.evals.graders import expressions, functions, json_values, limits, numbers, similarity, texts
 from airflow_provider_batch.evals.graders.subject import Grade, Subject
 from airflow_provider_batch.exceptions import InputError
 
 #: the grader whose verdicts are in another table
 JUDGE = "judge"
+
+#: the grader that calls a function
+PYTHON = "python"
 
 
 @dataclass(frozen=True)
@@ -21,14 +24,24 @@ class Kind:
     grade: Callable[[str, Subject], Grade]
     #: raises InputError if the text after the colon is invalid; None if there cannot be one
     check_argument: Callable[[str], object] | None = None
-    #: (text after the colon, expected value) -> raises InputError if the expected value is invalid
+    #: (text after the colon, expected value or '') -> raises InputError if the grader cannot work with it
     check_expected: Callable[[str, str], object] | None = None
     needs_expected: bool = True
+    #: whether the grader reads the text of the answer, so that an answer without a usable text is wrong
+    needs_text: bool = True
 
 
 def _check_comparison(argument: str) -> None:
     if argument not in ("", "exact", texts.NORMALISED):
         raise InputError(f"the grader 'one-of:{argument}' needs exact or normalised after its colon, or no colon")
+
+
+def _check_levenshtein(argument: str) -> None:
+    limits.parse_share("levenshtein", argument)
+
+
+def _check_token_f1(argument: str) -> None:
+    limits.parse_share("token-f1", argument)
 
 
 #: in the order in which an error message lists them
@@ -59,4 +72,14 @@ KINDS: dict[str, Kind] = {
     "json-schema": Kind(
         json_values.json_schema, check_expected=lambda _, expected: json_values.compile_schema(expected)
     ),
+    "levenshtein": Kind(
+        similarity.levenshtein,
+        check_argument=_check_levenshtein,
+        check_expected=lambda *_: similarity.load_rapidfuzz(),
+    ),
+    "token-f1": Kind(similarity.token_f1, check_argument=_check_token_f1),
+    "max-cost": Kind(limits.max_cost, check_argument=limits.parse_cost, needs_expected=False, needs_text=False),
+    "max-tokens": Kind(limits.max_tokens, check_argument=limits.parse_tokens, needs_expected=False, needs_text=False),
+    "refusal": Kind(limits.refusal, needs_expected=False, needs_text=False),
+    PYTHON: Kind(functions.python, check_argument=functions.check_name, needs_expected=False),
 }

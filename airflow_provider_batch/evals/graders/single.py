@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from airflow_provider_batch.core.answers.outcome import Outcome
-from airflow_provider_batch.evals.graders.kinds import JUDGE, KINDS
+from airflow_provider_batch.evals.graders.functions import check_function
+from airflow_provider_batch.evals.graders.kinds import JUDGE, KINDS, PYTHON
 from airflow_provider_batch.evals.graders.subject import (
     EXCERPT,
     Grade,
     GradedCase,
     LandedAnswer,
     Subject,
+    UndecidableError,
     excerpt,
     wrong,
 )
@@ -41,25 +45,35 @@ class SingleGrader(msgspec.Struct, frozen=True):
         """Whether the verdict comes from another model."""
         return self.kind == JUDGE
 
-    def check(self, expected: str | None) -> None:
-        """Raise InputError if the grader cannot compare with this expected value."""
+    def check(self, expected: str | None, modules: Sequence[str] = ()) -> None:
+        """Raise InputError if the grader cannot compare with this expected value.
+
+        :param modules: modules whose functions the grader `python` may call.
+        """
         if self.is_judge:
             return
         kind = KINDS[self.kind]
         if kind.needs_expected and expected is None:
             raise InputError(f"the grader {self.text!r} needs an expected value, but `expected` is NULL")
-        if kind.check_expected is not None and expected is not None:
-            kind.check_expected(self.argument, expected)
+        if kind.check_expected is not None:
+            kind.check_expected(self.argument, expected or "")
+        if self.kind == PYTHON:
+            check_function(self.argument, modules)
 
     def grade(self, case: GradedCase, answer: LandedAnswer, expected: str | None) -> Grade:
         """Grade an answer. Not for `judge`, whose verdicts come from a table.
 
-        An unusable answer, such as one that was cut off, is wrong even for a negated grader.
+        An unusable answer, such as one that was cut off, is wrong even for a negated grader, if the grader needs text.
+
+        :raises InputError: if the function of the grader `python` fails.
         """
-        if answer.outcome != Outcome.SUCCEEDED:
+        kind = KINDS.get(self.kind)
+        if kind is None or (kind.needs_text and answer.outcome != Outcome.SUCCEEDED):
             return wrong(answer.outcome)
         try:
-            grade = KINDS[self.kind].grade(self.argument, Subject(case, answer, expected or ""))
+            grade = kind.grade(self.argument, Subject(case, answer, expected or ""))
+        except UndecidableError as error:
+            return wrong(str(error))
         except RecursionError:
             return wrong(f"nested too deeply: {excerpt((answer.output or '')[: 2 * EXCERPT])}")
         return Grade(1 - grade.score, not grade.passed, grade.reason) if self.is_negated else grade

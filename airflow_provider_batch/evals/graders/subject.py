@@ -33,6 +33,10 @@ class LandedAnswer(Protocol):
     """The row of an answer in the results table."""
 
     @property
+    def variant(self) -> str:
+        """Name of the model."""
+
+    @property
     def outcome(self) -> str:
         """Outcome of the request, such as `succeeded` or `refused`."""
 
@@ -72,6 +76,10 @@ class Grade(NamedTuple):
     passed: bool
     #: explanation for a person
     reason: str
+
+
+class UndecidableError(Exception):
+    """Raised by a grader that cannot decide. The answer is then wrong, also for a negated grader."""
 
 
 def right(reason: str) -> Grade:

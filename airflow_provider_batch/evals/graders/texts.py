@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
 
-from airflow_provider_batch.evals.graders.subject import Grade, Subject, excerpt, right, wrong
+from airflow_provider_batch.evals.graders.subject import Grade, Subject, UndecidableError, excerpt, right, wrong
 from airflow_provider_batch.exceptions import InputError
 
 #: characters that models write for a minus sign
 MINUS_SIGNS = str.maketrans({"\u2212": "-", "\u2013": "-", "\ufe63": "-", "\uff0d": "-"})
 
 _APOSTROPHES = frozenset("'’‘`´ʼ")
+
+#: maximum length of an answer that is normalised, in characters
+_MAX_NORMALISED = 100_000
+
+_NOT_WORD = re.compile(r"[^\w\s]|[_ʼ]")
+
+#: many combining marks, among other characters, and the character with which Unicode's Stream-Safe format splits them
+_MARKS = re.compile(r"[^\w\s\x00-\x7f]{100}")
+_JOINER = "\u034f"
 
 #: Unicode counts these as punctuation, but they carry meaning: C# is not C, and 5 % is not 5.
 _MEANINGFUL_PUNCTUATION = "%#&@"
@@ -28,14 +38,20 @@ def exact(_: str, subject: Subject) -> Grade:
 
 
 def normalised(_: str, subject: Subject) -> Grade:
-    """Grade whether the answer is the expected text after `normalise`."""
-    return _same_text(normalise(subject.text) == normalise(subject.expected), subject)
+    """Grade whether the answer is the expected text after `normalise`.
+
+    :raises UndecidableError: if the answer is too long.
+    """
+    return _same_text(normalise_answer(subject) == normalise(subject.expected), subject)
 
 
 def one_of(argument: str, subject: Subject) -> Grade:
-    """Grade whether the answer is one of the expected texts."""
+    """Grade whether the answer is one of the expected texts.
+
+    :raises UndecidableError: if it is too long to be normalised.
+    """
     prepare: Callable[[str], str] = normalise if argument == NORMALISED else str.strip
-    answer = prepare(subject.text)
+    answer = normalise_answer(subject) if argument == NORMALISED else subject.text.strip()
     for value in values_of(subject.expected):
         if prepare(value) == answer:
             return right(f"the same text as {excerpt(value)}")
@@ -115,19 +131,37 @@ def normalise(text: str) -> str:
 
     Punctuation stays where it is part of a number: 3.5 is not 35, and -5 is not 5.
     """
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text.translate(MINUS_SIGNS)).casefold())
-    characters: list[str] = []
-    for position, character in enumerate(folded):
-        if character in _APOSTROPHES:
-            continue
-        previous = folded[position - 1] if position else " "
-        following = folded[position + 1] if position + 1 < len(folded) else " "
-        if unicodedata.category(character).startswith("P"):
-            in_number = following.isdigit() and (previous.isdigit() or (character in "-." and not previous.isalnum()))
-            characters.append(character if in_number or character in _MEANINGFUL_PUNCTUATION else " ")
-        else:
-            characters.append(character)
-    return " ".join("".join(characters).split())
+    folded = _nfkc(_nfkc(text.translate(MINUS_SIGNS)).casefold())
+    return " ".join(_NOT_WORD.sub(_plain_punctuation, folded).split())
+
+
+def normalise_answer(subject: Subject) -> str:
+    """Return the answer in the form that `normalise` gives.
+
+    :raises UndecidableError: if it has more than 100,000 characters, because that may take seconds.
+    """
+    if len(subject.text) > _MAX_NORMALISED:
+        raise UndecidableError(f"too long to be compared: {len(subject.text):,} characters")
+    return normalise(subject.text)
+
+
+def _nfkc(text: str) -> str:
+    """Return the NFKC form. Long runs of combining marks are split, because sorting them takes quadratic time."""
+    if text.isascii():
+        return text
+    return unicodedata.normalize("NFKC", _MARKS.sub(rf"\g<0>{_JOINER}", text)).replace(_JOINER, "")
+
+
+def _plain_punctuation(match: re.Match[str]) -> str:
+    """Return a character that is not a letter or a digit, a space in place of punctuation, or nothing."""
+    character, text, position = match[0], match.string, match.start()
+    if character in _APOSTROPHES:
+        return ""
+    if character in _MEANINGFUL_PUNCTUATION or not unicodedata.category(character).startswith("P"):
+        return character
+    previous, following = text[position - 1 : position], text[position + 1 : position + 2]
+    is_in_number = following.isdigit() and (previous.isdigit() or (character in "-." and not previous.isalnum()))
+    return character if is_in_number else " "
 
 
 def _same_text(is_same: bool, subject: Subject) -> Grade:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_batch.core.arguments import parse_share, require_count
+from airflow_provider_batch.core.arguments import parse_names, parse_share, require_count
 from airflow_provider_batch.core.formatting import format_count, format_usd
 from airflow_provider_batch.core.pricing.prices import format_decimal
 from airflow_provider_batch.evals.cases import count_tags
@@ -40,6 +40,8 @@ class EvalCasesOperator(CheckedMapping, BaseOperator):
     of cases per tag).
 
     :param cases_sql: a SELECT of `case_id, input, expected, grader, tags`, or the name of a .sql file.
+    :param grader_modules: modules or packages whose functions the grader `python:module:function` may call. Without
+        this argument it cannot call any, because cases are data.
     :param warehouse_conn_id: connection to read from.
     :raises AirflowFailException: if a case cannot be graded. The message lists up to ten problems.
     """
@@ -50,9 +52,17 @@ class EvalCasesOperator(CheckedMapping, BaseOperator):
     ui_color = "#e8e4f3"
 
     @check_arguments
-    def __init__(self, *, cases_sql: str = CASES_SQL, warehouse_conn_id: str = "warehouse", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        cases_sql: str = CASES_SQL,
+        grader_modules: Sequence[str] | str | None = None,
+        warehouse_conn_id: str = "warehouse",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.cases_sql = cases_sql
+        self.grader_modules = parse_names("grader_modules", grader_modules)
         self.warehouse_conn_id = warehouse_conn_id
         check_fields(self)
 
@@ -60,7 +70,7 @@ class EvalCasesOperator(CheckedMapping, BaseOperator):
         """Check the cases and return how many there are."""
         with airflow_failures(self.log):
             parse_fields(self)
-            cases = load_cases(sql_hook(self.warehouse_conn_id), self.cases_sql)
+            cases = load_cases(sql_hook(self.warehouse_conn_id), self.cases_sql, self.grader_modules)
         judge_count = sum(case.grader.needs_judge for case in cases)
         self.log.info(
             "%s can be graded, %s of them by a judge model.", format_count(len(cases), "case"), f"{judge_count:,}"
@@ -94,6 +104,7 @@ class EvalGradeOperator(CheckedMapping, BaseOperator):
     :param run: id of the run to grade.
     :param variants: the expected models. If nothing landed for one of them, all its cases count as unanswered. Without
         this argument, such a model would go unnoticed.
+    :param grader_modules: as passed to EvalCasesOperator.
     :param prefix: start of the names of the tables to write, such as `analytics.eval_`. Missing tables are created.
     :param alpha: significance level, between 0 and 1. A run is `regressed` or `improved` if chance alone would make a
         difference this large, in either direction, in at most this share of runs. With 0.02, about one unchanged run
@@ -126,6 +137,7 @@ class EvalGradeOperator(CheckedMapping, BaseOperator):
         judgements: str | None = None,
         run: str = "{{ run_id }}",
         variants: Sequence[str] | str | None = None,
+        grader_modules: Sequence[str] | str | None = None,
         prefix: str = "eval_",
         alpha: float | str = 0.02,
         baseline_runs: int | str = 10,
@@ -138,6 +150,7 @@ class EvalGradeOperator(CheckedMapping, BaseOperator):
         self.judgements = judgements
         self.run = run
         self.variants: Any = variants
+        self.grader_modules = parse_names("grader_modules", grader_modules)
         self.prefix = prefix
         self.alpha = parse_share("alpha", alpha, example=0.02)
         self.baseline_runs = require_count("baseline_runs", baseline_runs, minimum=1)
@@ -153,7 +166,7 @@ class EvalGradeOperator(CheckedMapping, BaseOperator):
     def _execute(self) -> dict[str, Any]:
         hook = sql_hook(self.warehouse_conn_id)
         store = EvalStore(hook, self.prefix)
-        cases = load_cases(hook, self.cases_sql)
+        cases = load_cases(hook, self.cases_sql, self.grader_modules)
         store.prepare()
         judgements = None
         if self.judgements and any(case.grader.needs_judge for case in cases):

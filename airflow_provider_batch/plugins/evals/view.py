@@ -122,8 +122,7 @@ def describe_comparison(
 
 def _marks(case: Case, model: str, changes: dict[tuple[str, str], str]) -> set[str]:
     """Return by which values of `only` a case matches."""
-    score = case.score(model)
-    marks = {"unanswered"} if score is None else {"wrong"} if score < 1 else set()
+    marks = {"unanswered"} if case.score(model) is None else {"wrong"} if case.is_wrong(model) else set()
     return marks | {changes.get((case.case_id, model), "")}
 
 

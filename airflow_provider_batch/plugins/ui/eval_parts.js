@@ -48,14 +48,14 @@ export function Answers({ answers, score, change }) {
         h(
           Badge,
           {
-            colorPalette: !answer.answered ? "orange" : answer.score < 1 ? "failed" : "success",
+            colorPalette: !answer.answered ? "orange" : answer.passed ? "success" : "failed",
             variant: "subtle",
             mb: 1,
           },
           answer.answered
-            ? answer.score < 1
-              ? "✗ wrong"
-              : "✓ right"
+            ? answer.passed
+              ? "✓ right"
+              : "✗ wrong"
             : `no answer: ${plain(answer.outcome ?? "never sent")}`,
           answers.length > 1 ? ` · repeat ${answer.repeat}` : "",
         ),
