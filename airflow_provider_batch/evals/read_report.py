@@ -195,6 +195,7 @@ def _variant(
         graded=row["graded"],
         unanswered=unanswered_counts,
         cost_usd=_cost(row),
+        cost_per_right_usd=_cost_per_right(row),
         comparison=comparison,
         worse=worse,
         better=better,
@@ -227,6 +228,7 @@ def _run(row: Row, names: list[str], estimate_usd: tuple[float, float] | None) -
         verdict=row["verdict"] or "no_history",
         baseline_run=row["baseline_run"],
         cost_usd=_cost(row),
+        cost_per_right_usd=_cost_per_right(row),
         estimate_usd=estimate_usd,
         input_tokens=row["input_tokens"],
         output_tokens=row["output_tokens"],
@@ -247,6 +249,11 @@ def _accuracy(row: Row) -> Accuracy | None:
 def _cost(row: Row) -> float | None:
     parts = (row["cost_usd"], row["judge_cost_usd"])
     return None if None in parts else sum(map(float, parts))
+
+
+def _cost_per_right(row: Row) -> float | None:
+    cost = _cost(row)
+    return None if cost is None or not row["correct"] else cost / float(row["correct"])
 
 
 def _latest(rows: Iterable[Row]) -> datetime | None:

@@ -148,6 +148,8 @@ class VariantView(msgspec.Struct, frozen=True, kw_only=True):
     #: number of unanswered requests, by outcome
     unanswered: dict[str, int]
     cost_usd: float | None
+    #: cost for each answer that is right, in US dollars; None if the cost is unknown or no answer is right
+    cost_per_right_usd: float | None
     comparison: Comparison | None = None
     #: what got worse; without a baseline, what is wrong
     worse: CaseList = CaseList()
@@ -185,6 +187,8 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     baseline_run: str | None
     #: US dollars, including the judge; None if unknown
     cost_usd: float | None
+    #: as in `VariantView`
+    cost_per_right_usd: float | None
     #: estimate before the run in US dollars, low and high; None if unknown
     estimate_usd: tuple[float, float] | None
     #: None if unknown

@@ -180,6 +180,16 @@ def test_models_are_shown_side_by_side_where_they_differ(read: Callable[..., Rep
     assert "Models side by side" in render(report)
 
 
+@pytest.mark.parametrize(("correct", "cost"), [("10", 0.042), ("0", None)])
+def test_the_cost_is_also_shown_for_each_right_answer(
+    read: Callable[..., Report], correct: str, cost: float | None
+) -> None:
+    edit = f"UPDATE eval_summaries SET cost_usd = '0.4', judge_cost_usd = '0.02', correct = {correct}"
+    report = read({"a": steady(0.9)}, cases=20, edit=edit)
+    assert report.variants[0].cost_per_right_usd == report.runs[0].cost_per_right_usd == pytest.approx(cost)
+    assert ("for each right answer" in render(report)) is (cost is not None)
+
+
 def test_the_report_of_one_model_compares_no_models(read: Callable[..., Report]) -> None:
     assert "Models side by side" not in render(read({"a": steady(0.9)}, cases=20))
 

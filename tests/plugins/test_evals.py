@@ -57,6 +57,7 @@ def run_view(run: str, model: str, share: float, day: int) -> RunView:
         verdict="same",
         baseline_run=None,
         cost_usd=0.5,
+        cost_per_right_usd=0.25,
         estimate_usd=(0.4, 0.6),
         input_tokens=1,
         output_tokens=1,
@@ -139,6 +140,7 @@ def test_the_newest_run_comes_with_its_history_and_what_changed(api: Callable[..
     newest = answer["eval"]
     assert (newest["run"], newest["stub_answers"], newest["models"]) == ("night 2", 2, ["a", "b"])
     run = newest["runs"][0]
+    assert run["cost_per_right_usd"] == 0.25
     assert (run["model"], run["accuracy"], run["low"], run["high"], run["cost_usd"]) == ("a", 0.75, 0.65, 0.85, 0.5)
     assert (newest["worse"]["total"], newest["better"]["total"]) == (1, 0)
     assert newest["worse"]["cases"][0] | {"prompt": ""} == {

@@ -154,6 +154,7 @@ def _run(run: RunView) -> dict[str, Any]:
         "verdict": run.verdict,
         "baseline_run": run.baseline_run,
         "cost_usd": run.cost_usd,
+        "cost_per_right_usd": run.cost_per_right_usd,
         "estimate_usd": run.estimate_usd,
         "unanswered": run.unanswered,
     }

@@ -129,6 +129,12 @@ function Runs({ runs }) {
     { key: "verdict", title: "Verdict", cell: ({ verdict }) => h(Verdict, { verdict }) },
     { key: "cost", title: "Cost", numeric: true, cell: ({ cost_usd }) => usd(cost_usd) },
     {
+      key: "cost per right answer",
+      title: "Per right answer",
+      numeric: true,
+      cell: ({ cost_per_right_usd }) => usd(cost_per_right_usd),
+    },
+    {
       key: "estimate",
       title: "Estimate",
       numeric: true,
