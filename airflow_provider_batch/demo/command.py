@@ -112,7 +112,12 @@ def _provider(home: Home, story: Story, *, key: str, port: int) -> Iterator[Prov
         return
     try:
         server = LocalServer(
-            home.server, port=port, validating=VALIDATING, in_progress=IN_PROGRESS, finalizing=FINALIZING
+            home.server,
+            port=port,
+            validating=VALIDATING,
+            in_progress=IN_PROGRESS,
+            finalizing=FINALIZING,
+            forget=(f"{eval_cases.PLANTED_MODEL}:{eval_cases.PLANTED_SKILL}",),
         ).start()
     except ServerStartError as error:
         raise DemoError(f"The local batch server did not start. Is another demo using {home.path}?\n{error}") from error

@@ -9,6 +9,10 @@ from pathlib import Path
 
 import msgspec
 
+#: The regression that the local server plants (its option `--forget`): from the second run of `nightly_eval` on, this
+#: model does not answer the cases with this tag, which need the skill `moves`. The gate should find it.
+PLANTED_MODEL, PLANTED_SKILL, PLANTED_TAG = "gpt-5-mini", "moves", "state"
+
 
 class EvalCase(msgspec.Struct, frozen=True):
     """A row of the table `eval_cases`."""

@@ -24,6 +24,7 @@ from typing import Any, Self
 import psutil
 
 from airflow_provider_batch.core.formatting import format_count
+from airflow_provider_batch.demo.eval_cases import PLANTED_MODEL, PLANTED_TAG
 from airflow_provider_batch.demo.home import DemoError, Home
 from airflow_provider_batch.demo.spending import ceilings_table, describe_total, read_ceilings
 from airflow_provider_batch.demo.story import Story
@@ -177,6 +178,11 @@ def serve(story: Story, home: Home, environment: Mapping[str, str], *, port: int
                 story.step(f"Airflow is ready at [bold]{airflow.url}[/]")
                 story.step(f"log in as [bold]admin[/] with the password [bold]{airflow.password}[/]")
                 story.step("open the DAG label_tickets and press Trigger; press Ctrl-C here to stop Airflow")
+                if not live:
+                    story.step(
+                        "trigger nightly_eval twice: its second run has a [bold]planted regression[/], which the gate"
+                        f" should find ({PLANTED_MODEL} then answers no case with the tag {PLANTED_TAG})"
+                    )
                 while airflow.running:
                     time.sleep(1)
                 raise DemoError(f"Airflow exited unexpectedly. See its output in {home.log}.")

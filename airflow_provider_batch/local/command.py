@@ -15,6 +15,7 @@ from pathlib import Path
 
 import uvicorn
 
+from airflow_provider_batch.local.answers.skills import skills_of
 from airflow_provider_batch.local.dialects import DIALECTS, build_dialect
 from airflow_provider_batch.local.faults import Fault, FaultsError, read_faults
 from airflow_provider_batch.local.http.app import create_app
@@ -75,6 +76,17 @@ def count(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError("must be 1 or more")
     return value
+
+
+def model_and_skill(text: str) -> tuple[str, str]:
+    """Parse a model and one of its skills, such as `gpt-5-mini:moves`."""
+    model, _, skill = text.rpartition(":")
+    if not model or skill not in skills_of(model):
+        raise argparse.ArgumentTypeError(
+            f"must be a model and one of its skills, such as gpt-5-mini:moves; {model or 'a model'} has"
+            f" {', '.join(sorted(skills_of(model)))}"
+        )
+    return model, skill
 
 
 def _dialect(text: str) -> str:
@@ -251,6 +263,15 @@ def _add_test_arguments(parser: argparse.ArgumentParser) -> None:
         help="share of webhooks to deliver twice, from 0 to 1 (default %(default)s)",
     )
     tests.add_argument(
+        "--forget",
+        type=model_and_skill,
+        action="append",
+        default=[],
+        metavar="MODEL:SKILL",
+        help="plant a regression: the offline responder uses this skill of the model only the first time that it gets"
+        " a question; can be repeated (default: none)",
+    )
+    tests.add_argument(
         "--dialect",
         type=_dialect,
         action="append",
@@ -329,6 +350,7 @@ def _serve(args: argparse.Namespace, faults: tuple[Fault, ...], listener: socket
         seed=args.seed,
         concurrency=args.concurrency or concurrency,
         upstream=upstream,
+        forgotten=frozenset(args.forget),
         models=frozenset(args.models),
         enqueued_token_limit=args.enqueued_token_limit,
         release_after=args.release_after,
@@ -406,6 +428,9 @@ def _greeting(base_url: str, state: Path, answers: str, settings: Settings) -> s
 def _warnings(base_url: str, settings: Settings) -> Iterator[str]:
     if settings.dialect.switches:
         yield f"Differences from OpenAI (--dialect): {', '.join(sorted(settings.dialect.switches))}."
+    if settings.forgotten:
+        forgotten = ", ".join(f"{model} forgets {skill}" for model, skill in sorted(settings.forgotten))
+        yield f"A planted regression is on (--forget): from the second time that it gets a question, {forgotten}."
     if settings.faults:
         kinds = ", ".join(sorted({fault.kind for fault in settings.faults}))
         yield f"Injected faults are on (--faults): {kinds}."

@@ -52,6 +52,7 @@ class Options(TypedDict, total=False):
     flex_unavailable: float
     flex_models: tuple[str, ...]
     dialects: tuple[str, ...]
+    forget: tuple[str, ...]
     api_key: str | None
     webhook_duplicates: float
     admin: bool

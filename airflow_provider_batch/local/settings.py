@@ -88,6 +88,9 @@ class Settings:
     api_key: str | None = None
     #: the server that answers; None selects the offline responder
     upstream: Upstream | None = None
+    #: models and skills of the offline responder, such as `("gpt-5-mini", "moves")`, that are a planted regression: the
+    #: model uses the skill only the first time that it gets a question
+    forgotten: frozenset[tuple[str, str]] = frozenset()
     #: faults that are active from the start
     faults: tuple[Fault, ...] = ()
     #: Share of webhooks that are delivered twice, from 0 to 1. The seed decides which.

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import sqlite3
 from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from airflow_provider_batch.demo import eval_cases
 from airflow_provider_batch.evals.cases import Case, count_tags, read_cases
 from airflow_provider_batch.evals.tables import CASE_COLUMNS
+from airflow_provider_batch.local.answers.offline import OfflineResponder
+from airflow_provider_batch.local.answers.responder import ModelRequest
 from tests.evals.answers import answer
 
 CASES = eval_cases.load()
@@ -58,3 +63,48 @@ def test_licence_and_sources_are_documented() -> None:
         count = sum(case.case_id.rpartition("-")[0] == source for case in CASES)
         assert f"| `{source}`, {count} |" in page
     assert len(demo.joinpath("eval_cases.jsonl").read_bytes()) < 300_000
+
+
+def right_cases(responder: OfflineResponder, model: str) -> set[str]:
+    """Return the cases that the offline responder gets right, without those that a judge grades."""
+
+    async def reply_to(text: str) -> str:
+        body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": text}]}
+        reply = await responder.answer(ModelRequest("/v1/chat/completions", body))
+        return str(reply.body["choices"][0]["message"]["content"])
+
+    async def reply_to_all() -> list[tuple[Case, str]]:
+        return [(case, await reply_to(case.input)) for case in read() if case.grader.text != "judge"]
+
+    replies = asyncio.run(reply_to_all())
+    return {case.case_id for case, text in replies if case.grader.grade(case, answer(text)).passed}
+
+
+def test_the_page_states_how_many_cases_the_offline_responder_gets_right() -> None:
+    responder = OfflineResponder(lambda _: True)
+    page = " ".join((Path(__file__).parents[2] / "docs/dags/nightly_eval.md").read_text(encoding="utf-8").split())
+
+    (stated,) = re.findall(r"is right in (\d+) of the 400 cases .*?, `gpt-5-nano`, .*? in (\d+) ", page)
+
+    assert [int(count) for count in stated] == [
+        len(right_cases(responder, model)) for model in ("gpt-5-mini", "gpt-5-nano")
+    ]
+
+
+def test_the_planted_regression_breaks_all_cases_of_its_tag_from_the_second_run_on_and_no_others() -> None:
+    seen: set[bytes] = set()
+
+    def first_time(key: bytes) -> bool:
+        is_new = key not in seen
+        seen.add(key)
+        return is_new
+
+    model, tag = eval_cases.PLANTED_MODEL, eval_cases.PLANTED_TAG
+    responder = OfflineResponder(first_time, {(model, eval_cases.PLANTED_SKILL)})
+    tagged = {case.case_id for case in read() if tag in case.tags}
+
+    first, second, third = (right_cases(responder, model) for _ in range(3))
+
+    assert tagged <= first
+    assert second == third == first - tagged
+    assert right_cases(responder, "gpt-5-nano") == right_cases(responder, "gpt-5-nano")

@@ -116,6 +116,17 @@ def test_invalid_numbers_are_rejected(arguments: tuple[str, str]) -> None:
         run(*arguments)
 
 
+def test_a_skill_that_the_model_does_not_have_cannot_be_forgotten(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run("--forget", "gpt-5-nano:moves")
+    assert "gpt-5-nano has dates, words" in capsys.readouterr().err
+
+
+def test_the_greeting_states_a_planted_regression(tmp_path: Path) -> None:
+    with serving(tmp_path, "--port", "0", "--forget", "gpt-5-mini:moves") as process:
+        assert "A planted regression is on" in read_greeting(process)
+
+
 def test_a_server_that_cannot_start_reports_why(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "files").write_text("in the way")

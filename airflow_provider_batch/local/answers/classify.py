@@ -83,7 +83,7 @@ def _normalize(value: str) -> str:
     return " ".join(_WORD.findall(value.lower()))
 
 
-def rank(values: Sequence[str], text: str, instructions: str) -> list[str]:
+def rank_by_words(values: Sequence[str], text: str, instructions: str) -> list[str]:
     """Return the values, the best match for the text first.
 
     If the text shares no word with any value, a value that means "none of the others" comes first. If there is no such

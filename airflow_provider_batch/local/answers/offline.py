@@ -1,9 +1,10 @@
 """Answers requests without a model.
 
 The offline responder is deterministic, and its answers are labelled: their model is `offline-responder/<model>`. For a
-request with a JSON schema it makes up an object that fits the schema (`schema_answer`). Without a schema it answers
-that it is offline, with a digest of the prompt. Embeddings are hashed words (`embedding`), and moderations flag the
-categories that their markers name (`moderation`).
+request with a JSON schema it makes up an object that fits the schema (`schema_answer`). Without a schema it computes
+the answers to some kinds of questions (`skills`), which depend on the model. To all other questions it answers that it
+is offline, with a digest of the prompt. Embeddings are hashed words (`embedding`), and moderations flag the categories
+that their markers name (`moderation`).
 
 Markers in the user's text reproduce what a real model occasionally does (`corrupt` has the details):
 
@@ -25,7 +26,7 @@ this custom_id. If a text has several markers, the first one that can still take
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any
@@ -34,6 +35,7 @@ import msgspec
 
 from airflow_provider_batch.core.answers.stub import STUB_PREFIX
 from airflow_provider_batch.local.answers.body_check import check_body
+from airflow_provider_batch.local.answers.classify import rank_by_words
 from airflow_provider_batch.local.answers.corrupt import corrupt_reply, replacement_reply
 from airflow_provider_batch.local.answers.embedding import dimensions_of, embed
 from airflow_provider_batch.local.answers.moderation import moderate
@@ -62,6 +64,8 @@ from airflow_provider_batch.local.answers.replies import (
 )
 from airflow_provider_batch.local.answers.responder import ModelRequest, Reply
 from airflow_provider_batch.local.answers.schema_answer import UnfillableSchemaError, fill
+from airflow_provider_batch.local.answers.skills import skills_of, solve
+from airflow_provider_batch.local.answers.skills.verdict import judge
 from airflow_provider_batch.local.api.errors import ApiError
 from airflow_provider_batch.local.faults import Fault, Kind
 
@@ -87,10 +91,13 @@ class OfflineResponder:
     """Answers requests without a model.
 
     :param first_time: returns True only for the first call with a key, even across restarts.
+    :param forgotten: models and skills. Such a model uses the skill only the first time that it gets a question, so
+        from the second run of an eval on, it is worse.
     """
 
-    def __init__(self, first_time: Callable[[bytes], bool]) -> None:
+    def __init__(self, first_time: Callable[[bytes], bool], forgotten: Collection[tuple[str, str]] = ()) -> None:
         self._first_time = first_time
+        self._forgotten = forgotten
 
     def model_name(self, model: str) -> str:
         """Return `offline-responder/<model>`.
@@ -162,7 +169,7 @@ class OfflineResponder:
 
     def _draft(self, request: ModelRequest) -> Draft:
         conversation = read_conversation(request.endpoint, request.body)
-        text = _text(request, conversation._replace(user=_MARKER.sub("", conversation.user).strip()))
+        text = self._text(request, conversation._replace(user=_MARKER.sub("", conversation.user).strip()))
         draft = Draft(
             model=self.model_name(request.body["model"]),
             text=text,
@@ -171,24 +178,46 @@ class OfflineResponder:
         )
         return _truncate(draft, _output_cap(request))
 
+    def _text(self, request: ModelRequest, conversation: Conversation) -> str:
+        requested_format = output_format(request.endpoint, request.body)
+        if requested_format is not None:
+            return _fill(requested_format, conversation)
+        digest = sha256(f"{conversation.system}\0{conversation.user}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        if request.endpoint == CHAT and (request.body.get("response_format") or {}).get("type") == "json_object":
+            return msgspec.json.encode({"offline": True, "prompt_sha256": digest}).decode()
+        answer = self._solve(request.body["model"], f"{conversation.system}\n\n{conversation.user}".strip())
+        return answer or f"Offline responder: no model was called. The digest of the prompt is sha256:{digest}."
 
-def _text(request: ModelRequest, conversation: Conversation) -> str:
-    requested_format = output_format(request.endpoint, request.body)
-    if requested_format is not None:
-        try:
-            value = fill(requested_format["schema"], text=conversation.user, instructions=conversation.system)
-        except UnfillableSchemaError as error:
-            raise ApiError(
-                400,
-                f"Invalid schema for response_format '{requested_format['name']}': the offline responder cannot answer"
-                f" it: {error}",
-                param="response_format",
-            ) from error
-        return msgspec.json.encode(value).decode()
-    digest = sha256(f"{conversation.system}\0{conversation.user}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    if request.endpoint == CHAT and (request.body.get("response_format") or {}).get("type") == "json_object":
-        return msgspec.json.encode({"offline": True, "prompt_sha256": digest}).decode()
-    return f"Offline responder: no model was called. The digest of the prompt is sha256:{digest}."
+    def _solve(self, model: str, question: str) -> str | None:
+        """Return the answer of the first skill of the model that understands the question, or None."""
+        solution = solve(question, skills_of(model))
+        if solution is None:
+            return None
+        answer, skill = solution
+        if (model, skill) in self._forgotten:
+            key = sha256(msgspec.json.encode(["forgotten", model, question])).digest()
+            return answer if self._first_time(key) else None
+        return answer
+
+
+def _fill(requested_format: Mapping[str, Any], conversation: Conversation) -> str:
+    try:
+        value = fill(requested_format["schema"], text=conversation.user, instructions=conversation.system, rank=_rank)
+    except UnfillableSchemaError as error:
+        raise ApiError(
+            400,
+            f"Invalid schema for response_format '{requested_format['name']}': the offline responder cannot answer"
+            f" it: {error}",
+            param="response_format",
+        ) from error
+    return msgspec.json.encode(value).decode()
+
+
+def _rank(values: Sequence[str], text: str, instructions: str) -> list[str]:
+    verdict = judge(text) if {"correct", "incorrect"}.issubset(values) else None
+    if verdict is not None:
+        return [verdict, *(value for value in values if value != verdict)]
+    return rank_by_words(values, text, instructions)
 
 
 def _output_cap(request: ModelRequest) -> int | None:

@@ -1,23 +1,23 @@
 """Makes up a value that fits a JSON schema. The value is derived from a text; no model is involved.
 
-`classify` chooses the values of enums. Everything else depends only on the text, so the same request always gets the
-same answer. The module supports what structured output uses: objects, arrays, enums, const, anyOf, oneOf, allOf, null,
-`$ref` within the document, bounds on numbers, lengths and counts, and common formats. A real validator checks every
-value. A schema that this module cannot fill (because of a `pattern`, for example) raises an error; it never gets an
-answer that does not fit.
+The caller's function, by default that of `classify`, chooses the values of enums. Everything else depends only on the
+text, so the same request always gets the same answer. The module supports what structured output uses: objects, arrays,
+enums, const, anyOf, oneOf, allOf, null, `$ref` within the document, bounds on numbers, lengths and counts, and common
+formats. A real validator checks every value. A schema that this module cannot fill (because of a `pattern`, for
+example) raises an error; it never gets an answer that does not fit.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import jsonschema_rs
 import msgspec
 
-from airflow_provider_batch.local.answers.classify import pick, rank, stems
+from airflow_provider_batch.local.answers.classify import pick, rank_by_words, stems
 
 #: beyond this depth arrays are empty and optional values are null or omitted, so that recursive schemas terminate
 _MINIMAL_DEPTH = 6
@@ -52,6 +52,9 @@ _FORMATS_IN_WORDS = {
     "Encoded as base64": "b2ZmbGluZQ==",
 }
 
+#: ranks the values of an enum, the best first, for a text and the instructions that describe the values
+Rank = Callable[[Sequence[str], str, str], list[str]]
+
 
 class UnfillableSchemaError(Exception):
     """Raised when a schema is invalid, or when the offline responder cannot make up a value for it."""
@@ -66,13 +69,13 @@ def _validator(schema: bytes) -> jsonschema_rs.Validator:
         raise UnfillableSchemaError(f"the schema is not a valid JSON Schema: {error}") from error
 
 
-def fill(schema: Mapping[str, Any], *, text: str, instructions: str) -> Any:
+def fill(schema: Mapping[str, Any], *, text: str, instructions: str, rank: Rank = rank_by_words) -> Any:
     """Return a value that is valid against the schema. Equal arguments give equal values.
 
     :raises UnfillableSchemaError: the schema is not a valid JSON Schema, or uses something that is not supported here.
     """
     validator = _validator(msgspec.json.encode(schema))
-    value = _Filler(schema, text).value(schema, path="$", instructions=instructions, depth=0)
+    value = _Filler(schema, text, rank).value(schema, path="$", instructions=instructions, depth=0)
     problem = next(iter(validator.iter_errors(value)), None)
     if problem is not None:
         path = "/".join(map(str, problem.instance_path)) or "the root"
@@ -91,9 +94,10 @@ def fits(schema: Mapping[str, Any], value: Any) -> bool:
 class _Filler:
     """Fills one document. The path of a field is part of the salt of its value, so that fields get different values."""
 
-    def __init__(self, root: Mapping[str, Any], text: str) -> None:
+    def __init__(self, root: Mapping[str, Any], text: str, rank: Rank) -> None:
         self._root = root
         self._text = text
+        self._rank = rank
         self._words = " ".join(text.split())
         self._value_count = 0
 
@@ -187,7 +191,7 @@ class _Filler:
             raise UnfillableSchemaError("an enum without values cannot be filled")
         strings = [value for value in values if isinstance(value, str)]
         if strings:
-            return list(rank(strings, self._text, instructions))
+            return list(self._rank(strings, self._text, instructions))
         first = pick(len(values), self._text, path)
         return [*values[first:], *values[:first]]
 

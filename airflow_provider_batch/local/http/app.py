@@ -43,7 +43,7 @@ def create_app(state: Path, settings: Settings) -> FastAPI:
         file = store.file(settings.dialect.internal_id(file_id))
         return None if file is None else file.purpose
 
-    answering = upstream or FileIdResponder(OfflineResponder(store.first_time), purpose_of)
+    answering = upstream or FileIdResponder(OfflineResponder(store.first_time, settings.forgotten), purpose_of)
     responder = FaultyResponder(answering, faults)
     server = Server(settings, store, responder, Engine(store, responder, settings, faults=faults), faults, upstream)
     server.restore_create_rate()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_batch.local.answers.classify import rank
+from airflow_provider_batch.local.answers.classify import rank_by_words
 
 TEAMS = ["billing", "feature_request", "login", "other"]
 TEXTS = {
@@ -28,29 +28,29 @@ TEXTS = {
     ],
 )
 def test_instructions_are_understood_in_many_formats(instructions: str) -> None:
-    assert {text: rank(TEAMS, text, instructions)[0] for text in TEXTS} == TEXTS
+    assert {text: rank_by_words(TEAMS, text, instructions)[0] for text in TEXTS} == TEXTS
 
 
 def test_the_name_of_a_value_counts_too() -> None:
-    assert rank(TEAMS, "a question about billing", "")[0] == "billing"
+    assert rank_by_words(TEAMS, "a question about billing", "")[0] == "billing"
 
 
 def test_the_catch_all_value_is_chosen_if_no_word_is_shared() -> None:
-    assert rank(TEAMS, "Zebras hum", "")[0] == "other"
+    assert rank_by_words(TEAMS, "Zebras hum", "")[0] == "other"
 
 
 def test_a_word_of_one_value_outweighs_a_word_of_all_values() -> None:
     instructions = "red: team, fire\nblue: team, water\ngreen: team, grass"
-    assert rank(["red", "blue", "green"], "the team saw water", instructions)[0] == "blue"
+    assert rank_by_words(["red", "blue", "green"], "the team saw water", instructions)[0] == "blue"
 
 
 def test_letters_that_differ_in_lower_case_are_tolerated() -> None:
-    assert rank(["billing", "login"], "x", "b\u0130lling: invoices")[0] in ("billing", "login")
+    assert rank_by_words(["billing", "login"], "x", "b\u0130lling: invoices")[0] in ("billing", "login")
 
 
 @given(st.lists(st.text(), min_size=1, unique=True), st.text(), st.text())
 def test_every_value_is_ranked_exactly_once(values: list[str], text: str, instructions: str) -> None:
-    ranking = rank(values, text, instructions)
+    ranking = rank_by_words(values, text, instructions)
 
     assert sorted(ranking) == sorted(values)
-    assert rank(values, text, instructions) == ranking
+    assert rank_by_words(values, text, instructions) == ranking
