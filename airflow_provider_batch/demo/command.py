@@ -117,6 +117,7 @@ def _provider(home: Home, story: Story, *, key: str, port: int) -> Iterator[Prov
             validating=VALIDATING,
             in_progress=IN_PROGRESS,
             finalizing=FINALIZING,
+            examples=tickets.examples_file(),
             forget=(f"{eval_cases.PLANTED_MODEL}:{eval_cases.PLANTED_SKILL}",),
         ).start()
     except ServerStartError as error:

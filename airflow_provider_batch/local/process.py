@@ -53,6 +53,7 @@ class Options(TypedDict, total=False):
     flex_models: tuple[str, ...]
     dialects: tuple[str, ...]
     forget: tuple[str, ...]
+    examples: Path | None
     api_key: str | None
     webhook_duplicates: float
     admin: bool

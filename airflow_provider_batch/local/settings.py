@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from airflow_provider_batch.local.dialects import OPENAI, Dialect
 from airflow_provider_batch.local.faults import Fault
@@ -88,6 +89,8 @@ class Settings:
     api_key: str | None = None
     #: the server that answers; None selects the offline responder
     upstream: Upstream | None = None
+    #: file with labelled examples, by which the offline responder chooses the values of enums; see `answers.examples`
+    examples: Path | None = None
     #: models and skills of the offline responder, such as `("gpt-5-mini", "moves")`, that are a planted regression: the
     #: model uses the skill only the first time that it gets a question
     forgotten: frozenset[tuple[str, str]] = frozenset()

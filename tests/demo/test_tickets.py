@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections import Counter
 from contextlib import closing
@@ -11,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_batch.demo import tickets
+from airflow_provider_batch.local.answers.examples import read_examples
 
+EXAMPLES = Path(tickets.__file__).with_name("ticket_examples.jsonl")
 TICKETS = tickets.load()
 
 
@@ -65,6 +68,26 @@ def test_there_is_a_ticket_of_12_kb_and_one_without_a_body() -> None:
 
 def test_no_ticket_contains_nul_which_postgresql_cannot_store() -> None:
     assert not any("\0" in ticket.title + ticket.body for ticket in TICKETS)
+
+
+def words(text: str) -> str:
+    """Return the words of a text in lower case."""
+    return " ".join(re.findall(r"\w+", text.lower()))
+
+
+def test_no_title_and_no_body_of_a_ticket_is_among_the_labelled_examples() -> None:
+    examples = [example.text for example in read_examples(EXAMPLES)]
+    texts = {words(part) for ticket in TICKETS for part in (ticket.title, ticket.body)} - {""}
+
+    assert len(examples) == len(set(examples)) == 98
+    assert {words(part) for text in examples for part in text.split("\n\n")} & texts == set()
+
+
+def test_every_label_of_the_tickets_has_examples() -> None:
+    counts = Counter(example.labels["category"] for example in read_examples(EXAMPLES))
+    assert counts == {ticket.category: 14 for ticket in TICKETS if ticket.category}
+    urgencies = Counter(example.labels["urgency"] for example in read_examples(EXAMPLES))
+    assert urgencies == {"normal": 53, "low": 35, "high": 10}
 
 
 def test_seeding_keeps_every_character(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -38,6 +39,7 @@ from airflow_provider_batch.local.answers.body_check import check_body
 from airflow_provider_batch.local.answers.classify import rank_by_words
 from airflow_provider_batch.local.answers.corrupt import corrupt_reply, replacement_reply
 from airflow_provider_batch.local.answers.embedding import dimensions_of, embed
+from airflow_provider_batch.local.answers.examples import LabelledExamples
 from airflow_provider_batch.local.answers.moderation import moderate
 from airflow_provider_batch.local.answers.prompt import (
     CHAT,
@@ -63,7 +65,7 @@ from airflow_provider_batch.local.answers.replies import (
     response_body,
 )
 from airflow_provider_batch.local.answers.responder import ModelRequest, Reply
-from airflow_provider_batch.local.answers.schema_answer import UnfillableSchemaError, fill
+from airflow_provider_batch.local.answers.schema_answer import Rank, UnfillableSchemaError, fill
 from airflow_provider_batch.local.answers.skills import skills_of, solve
 from airflow_provider_batch.local.answers.skills.verdict import judge
 from airflow_provider_batch.local.api.errors import ApiError
@@ -93,11 +95,18 @@ class OfflineResponder:
     :param first_time: returns True only for the first call with a key, even across restarts.
     :param forgotten: models and skills. Such a model uses the skill only the first time that it gets a question, so
         from the second run of an eval on, it is worse.
+    :param examples: choose the values of enums with the same labels. All others are chosen by the words of the text.
     """
 
-    def __init__(self, first_time: Callable[[bytes], bool], forgotten: Collection[tuple[str, str]] = ()) -> None:
+    def __init__(
+        self,
+        first_time: Callable[[bytes], bool],
+        forgotten: Collection[tuple[str, str]] = (),
+        examples: LabelledExamples | None = None,
+    ) -> None:
         self._first_time = first_time
         self._forgotten = forgotten
+        self._examples = examples
 
     def model_name(self, model: str) -> str:
         """Return `offline-responder/<model>`.
@@ -181,12 +190,20 @@ class OfflineResponder:
     def _text(self, request: ModelRequest, conversation: Conversation) -> str:
         requested_format = output_format(request.endpoint, request.body)
         if requested_format is not None:
-            return _fill(requested_format, conversation)
+            return _fill(requested_format, conversation, partial(self._rank, request.body["model"]))
         digest = sha256(f"{conversation.system}\0{conversation.user}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
         if request.endpoint == CHAT and (request.body.get("response_format") or {}).get("type") == "json_object":
             return msgspec.json.encode({"offline": True, "prompt_sha256": digest}).decode()
         answer = self._solve(request.body["model"], f"{conversation.system}\n\n{conversation.user}".strip())
         return answer or f"Offline responder: no model was called. The digest of the prompt is sha256:{digest}."
+
+    def _rank(self, model: str, values: Sequence[str], text: str, instructions: str) -> list[str]:
+        best = judge(text) if {"correct", "incorrect"}.issubset(values) else None
+        if best is None and self._examples is not None:
+            best = self._examples.choose(values, text, model)
+        if best is None:
+            return rank_by_words(values, text, instructions)
+        return [best, *(value for value in values if value != best)]
 
     def _solve(self, model: str, question: str) -> str | None:
         """Return the answer of the first skill of the model that understands the question, or None."""
@@ -200,9 +217,9 @@ class OfflineResponder:
         return answer
 
 
-def _fill(requested_format: Mapping[str, Any], conversation: Conversation) -> str:
+def _fill(requested_format: Mapping[str, Any], conversation: Conversation, rank: Rank) -> str:
     try:
-        value = fill(requested_format["schema"], text=conversation.user, instructions=conversation.system, rank=_rank)
+        value = fill(requested_format["schema"], text=conversation.user, instructions=conversation.system, rank=rank)
     except UnfillableSchemaError as error:
         raise ApiError(
             400,
@@ -211,13 +228,6 @@ def _fill(requested_format: Mapping[str, Any], conversation: Conversation) -> st
             param="response_format",
         ) from error
     return msgspec.json.encode(value).decode()
-
-
-def _rank(values: Sequence[str], text: str, instructions: str) -> list[str]:
-    verdict = judge(text) if {"correct", "incorrect"}.issubset(values) else None
-    if verdict is not None:
-        return [verdict, *(value for value in values if value != verdict)]
-    return rank_by_words(values, text, instructions)
 
 
 def _output_cap(request: ModelRequest) -> int | None:

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from airflow_provider_batch.local.answers.examples import LabelledExamples
 from airflow_provider_batch.local.answers.faulty import FaultyResponder
 from airflow_provider_batch.local.answers.file_ids import FileIdResponder
 from airflow_provider_batch.local.answers.offline import OfflineResponder
@@ -34,6 +35,7 @@ def create_app(state: Path, settings: Settings) -> FastAPI:
     """Return the application for one state directory.
 
     :raises airflow_provider_batch.local.storage.store.StateInUseError: another server is using the directory.
+    :raises airflow_provider_batch.local.answers.examples.ExamplesError: the labelled examples cannot be used.
     """
     store = Store(state, speed=settings.speed)
     faults = Faults(settings.seed, store.first_time, settings.faults)
@@ -43,7 +45,9 @@ def create_app(state: Path, settings: Settings) -> FastAPI:
         file = store.file(settings.dialect.internal_id(file_id))
         return None if file is None else file.purpose
 
-    answering = upstream or FileIdResponder(OfflineResponder(store.first_time, settings.forgotten), purpose_of)
+    examples = LabelledExamples(settings.examples) if settings.examples else None
+    offline = OfflineResponder(store.first_time, settings.forgotten, examples)
+    answering = upstream or FileIdResponder(offline, purpose_of)
     responder = FaultyResponder(answering, faults)
     server = Server(settings, store, responder, Engine(store, responder, settings, faults=faults), faults, upstream)
     server.restore_create_rate()

@@ -34,21 +34,21 @@ def _walk(question: str) -> str | None:
 
 def _swap(question: str) -> str | None:
     """Return what a person has at the end, after pairs of persons swapped what they hold."""
-    asked = _OWNER_QUESTION.search(question)
-    if asked is None:
+    match = _OWNER_QUESTION.search(question)
+    if match is None:
         return None
     holds: dict[str, str] = dict(_HOLDS.findall(question))
     for first, second in _SWAP.findall(question):
         if first in holds and second in holds:
             holds[first], holds[second] = holds[second], holds[first]
-    return holds.get(asked[1])
+    return holds.get(match[1])
 
 
 def _move(question: str) -> str | None:
     """Return the place of a thing, after everything at a place was moved to another one."""
-    asked = _PLACE_QUESTION.search(question)
+    match = _PLACE_QUESTION.search(question)
     places: dict[str, str] = dict(_PLACED.findall(question))
-    place = places.get(asked[1]) if asked else None
+    place = places.get(match[1]) if match else None
     if place is None:
         return None
     for source, target in _MOVED.findall(question):
