@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.evals.case_table import CaseChanges, CaseTable
+from airflow_provider_batch.evals.graders import parse_grader
 from airflow_provider_batch.evals.import_files import StoredFiles
 from airflow_provider_batch.evals.imports.drafts import Imported
 from airflow_provider_batch.evals.imports.formats import check_complete, read_evals
@@ -90,7 +91,7 @@ def _describe(imported: Imported) -> Iterator[str]:
     """Yield the lines that say what can be imported, and what cannot."""
     total = len(imported.cases) + len(imported.skipped)
     yield f"{len(imported.cases):,} of {format_count(total, 'test')} can be imported."
-    graders = Counter(case.grader if len(case.grader) <= 60 else f"{case.grader[:59]}…" for case in imported.cases)
+    graders = Counter(_grader_names(case.grader) for case in imported.cases)
     yield from _table("GRADER", graders.most_common())
     if imported.skipped:
         yield "Cannot be imported:"
@@ -98,6 +99,13 @@ def _describe(imported: Imported) -> Iterator[str]:
         if len(imported.skipped) > _MAX_LINES:
             yield f"    and {len(imported.skipped) - _MAX_LINES:,} more"
     yield from (f"Note: {note}" for note in imported.notes)
+
+
+def _grader_names(text: str) -> str:
+    """Return the graders of a case without their expected values, as in "icontains + judge"."""
+    grader = parse_grader(text)
+    names = " + ".join(element.grader.text for element in grader.elements)
+    return names if grader.threshold is None else f"{names}, from a score of {grader.threshold:g}"
 
 
 def _table(title: str, counts: Sequence[tuple[str, int]]) -> Iterator[str]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.evals.graders import check_grader
 from airflow_provider_batch.exceptions import InputError
 
@@ -103,7 +104,7 @@ def build_cases(items: Iterable[Draft | Skipped], notes: Iterable[str] = ()) -> 
             reason = f"the id {case_id!r} is used by {len(group)} different tests"
             imported.skipped += [Skipped(draft.place, reason) for draft in group]
     if repeated:
-        imported.notes.append(f"{repeated:,} tests that repeat another one word for word were imported once.")
+        imported.notes.append(f"{format_count(repeated, 'test')} left out, because another one is the same.")
     return imported
 
 

@@ -48,7 +48,7 @@ def check_complete(imported: Imported, address: str, *, partial: bool) -> None:
         return
     listed = "\n  ".join(f"{item.place}: {item.reason}." for item in skipped[:_MAX_PROBLEMS])
     remainder = f"\n  and {len(skipped) - _MAX_PROBLEMS:,} more" if len(skipped) > _MAX_PROBLEMS else ""
-    advice = " To import the others, allow a partial import." if imported.cases else ""
+    advice = " To import the others, use `--partial`, or `allow_partial=True` of the task." if imported.cases else ""
     raise InputError(
         f"{len(skipped):,} of {len(skipped) + len(imported.cases):,} tests of {address} cannot be imported:\n  "
         f"{listed}{remainder}\n{NOTHING_IMPORTED}{advice}"

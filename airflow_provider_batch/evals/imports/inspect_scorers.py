@@ -95,13 +95,17 @@ def _match(options: Mapping[str, str]) -> Scorer:
     after = "" if location in ("begin", "any") else rf"{_EDGE}\z"
 
     def grade(targets: Sequence[str], _: Sequence[str]) -> tuple[str | None, str]:
-        if is_numeric and all(map(_is_number, targets)):
+        numbers = [_number(target) for target in targets] if is_numeric else []
+        if any(numbers):
             if location != "end" or len(targets) > 1:
                 raise NotImportableError("only `match` at the end with one number has a counterpart")
-            return targets[0].strip(), "numeric"
+            return numbers[0], "numeric"
         stripped = [target.strip(string.whitespace + string.punctuation) for target in targets]
         if not all(stripped):
             raise NotImportableError("its target has nothing but punctuation, so every answer would be right")
+        if flags:
+            # (?i) folds single letters, but ß is also ss
+            stripped += [folded for target in stripped if (folded := target.casefold()) != target.lower()]
         return f"{flags}{before}(?:{_alternatives(stripped)}){after}", "regex"
 
     return Scorer(grade, (_NUMERIC_NOTE,) if is_numeric else ())
@@ -187,11 +191,13 @@ def _alternatives(texts: Sequence[str]) -> str:
     return "|".join(re.escape(text) for text in texts)
 
 
-def _is_number(text: str) -> bool:
+def _number(target: str) -> str:
+    """Return the number that a target is, without signs of currency and thousands, or nothing."""
+    text = re.sub(r"[$£€,*_]", "", target).strip()
     try:
-        return Decimal(text.strip()).is_finite()
+        return text if Decimal(text).is_finite() else ""
     except InvalidOperation:
-        return False
+        return ""
 
 
 #: by name: the options that can be imported, and the function that makes the scorer

@@ -16,6 +16,8 @@ from airflow_provider_batch.evals.imports.drafts import JUDGE, GraderSpec
 from airflow_provider_batch.evals.imports.messages import NotImportableError
 from airflow_provider_batch.evals.imports.templates import render
 from airflow_provider_batch.evals.imports.values import text_of
+from airflow_provider_batch.evals.imports.yaml_values import read_yaml
+from airflow_provider_batch.exceptions import InputError
 
 #: keys of an assertion that do not change whether an answer passes, or that only choose a model as the judge
 _IGNORED_KEYS = frozenset({"metric", "description", "provider"})
@@ -25,9 +27,6 @@ _NOT = "not-"
 
 #: assertions that a model decides, which become the criterion of our judge
 _JUDGED = frozenset({"llm-rubric", "model-graded-closedqa", "factuality", "model-graded-factuality"})
-
-#: default of promptfoo for `similar`
-_SIMILARITY = 0.75
 
 _SEPARATORS = ", \t\r\n\f\v"
 _QUOTED = re.compile(r'"((?:\\["\\]|""|\\(?!["\\])|[^"\\])*)"\s*')
@@ -117,10 +116,6 @@ def _map(base: str, value: Any, threshold: Any) -> tuple[str, str | None]:
         return "refusal", None
     if base == "cost":
         return f"max-cost:{_require_number(base, threshold)}", None
-    if base == "similar":
-        return f"similar:{_SIMILARITY if threshold is None else _require_number(base, threshold)}", _require_text(
-            base, value
-        )
     if base == "levenshtein":
         raise NotImportableError(
             "levenshtein counts edits in promptfoo, and its counterpart here measures similarity from 0 to 1"
@@ -149,6 +144,11 @@ def _require_number(base: str, value: Any) -> str:
 
 
 def _require_schema(value: Any) -> str:
+    if isinstance(value, str):  # in a cell of a table
+        try:
+            value = read_yaml(value.encode(), "the schema")
+        except InputError as error:
+            raise NotImportableError(f"the schema of is-json cannot be read: {error}") from None
     if not isinstance(value, Mapping):
         raise NotImportableError("the schema of is-json is not an object")
     return json.dumps(value, ensure_ascii=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,15 @@ def test_a_file_is_imported_once_however_often_the_command_runs(
     assert len(evals.table("eval_cases")) == 4
 
 
+def test_a_case_with_several_graders_is_listed_by_their_names(
+    evals: Evals, write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"input": "A?", "expected": "1", "grader": '["exact", {"grader": "judge", "weight": 2}, {"threshold": 0.7}]'}
+    path = str(write("x.jsonl", json.dumps(row)))
+    assert main(["evals", "import", path, "--format", "jsonl", "--dry-run"]) == 0
+    assert "        1  exact + judge, from a score of 0.7" in capsys.readouterr().out.splitlines()
+
+
 def test_a_dry_run_writes_nothing(evals: Evals, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evals", "import", FILE, "--format", "openai", "--dry-run"]) == 0
     assert "4 cases would be added and 0 changed" in capsys.readouterr().out
@@ -42,7 +52,9 @@ def test_nothing_is_imported_unless_the_file_is_understood_as_a_whole(
     output = capsys.readouterr()
     assert "x.csv, line 3: there is no grader 'exactly'" in output.out
     assert "1 of 2 tests of" in output.err
-    assert output.err.endswith("Nothing was imported. To import the others, allow a partial import.\n")
+    assert output.err.endswith(
+        "Nothing was imported. To import the others, use `--partial`, or `allow_partial=True` of the task.\n"
+    )
     assert evals.warehouse.execute("SELECT name FROM sqlite_master") == []
 
     assert main(["evals", "import", path, "--format", "csv", "--partial"]) == 0

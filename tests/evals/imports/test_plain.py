@@ -55,7 +55,7 @@ def test_one_input_with_two_expectations_makes_two_cases_whatever_their_order(wr
 def test_the_same_test_twice_is_one_case(write: Write) -> None:
     imported = import_file("csv", write("x.csv", "input,expected,grader\nA?,1,exact\nA?,1,exact\n"))
     assert len(imported.cases) == 1
-    assert imported.notes == ["1 tests that repeat another one word for word were imported once."]
+    assert imported.notes == ["1 test left out, because another one is the same."]
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,11 @@ def test_an_assertion_calls_the_same_answers_right(
     assert [is_right(case, answer) for answer in wrong] == [False] * len(wrong)
 
 
+def test_limits_and_refusals_have_graders_of_their_own(write: Write) -> None:
+    case = case_of(write, "[{type: cost, threshold: 0.002}, {type: not-is-refusal}]")
+    assert [grader["grader"] for grader in json.loads(case.grader)] == ["max-cost:0.002", "not-refusal"]
+
+
 def test_all_assertions_of_a_test_have_to_pass(write: Write) -> None:
     case = case_of(write, "[{type: contains, value: a}, {type: not-contains, value: b}]")
     assert case.expected is None
@@ -125,6 +130,8 @@ def test_a_judge_beside_other_graders_reads_the_expected_value_of_the_case(write
         ("assert: [{type: contains, value: '{{ x | upper }}'}]", "an expected value has a template expression"),
         ("assert: [{type: contains, value: '{{ x }}'}]", "an expected value uses {{ x }}, for which the test has no"),
         ("assert: [{$ref: '#/nothing'}]", "an assertion has no type: None"),
+        ("assert: [{type: cost}]", "the assertion 'cost' has no number as its threshold"),
+        ("assert: [{type: is-json, value: '{'}]", "the schema of is-json cannot be read"),
         ("{assert: [{type: is-json}], threshold: 0}", "its threshold is 0, and a threshold is above 0"),
         ("{assert: [{type: is-json}], options: {transform: output.x}}", "it has the option 'transform'"),
         ("{assert: [{type: is-json}], prompts: [b]}", "it has 'prompts', which has no counterpart"),
@@ -202,7 +209,8 @@ def test_tests_in_a_table_have_assertions_in_their_columns(write: Write) -> None
         'B,"contains-all:a, b",,,,,\n'
         "C,Paris,,,,,\n"
         "D,grade: Is it kind?,,,,,\n"
-        "E,javascript: output.length < 5,,,,,\n",
+        "E,javascript: output.length < 5,,,,,\n"
+        'F,"is-json: {type: object}",,,,,\n',
     )
     imported = import_config(write, "prompts: ['{{q}}?']\ntests: tests.csv", columns={"tags": "topic"})
     assert [(case.input, case.expected, case.tags) for case in imported.cases] == [
@@ -210,9 +218,10 @@ def test_tests_in_a_table_have_assertions_in_their_columns(write: Write) -> None
         ("B?", '["a", "b"]', ""),
         ("C?", "Paris", ""),
         ("D?", "Is it kind?", ""),
+        ("F?", '{"type": "object"}', ""),
     ]
     assert json.loads(imported.cases[0].grader)[-1] == {"threshold": 0.5}
-    assert [case.grader for case in imported.cases[1:]] == ["contains-all", "exact", "judge"]
+    assert [case.grader for case in imported.cases[1:]] == ["contains-all", "exact", "judge", "json-schema"]
     assert reasons(imported) == ["tests.csv, line 6: there is no grader for the assertion 'javascript'"]
 
 
