@@ -41,6 +41,9 @@ _OPTION_KEYS = frozenset({"prefix", "suffix", "disableDefaultAsserts", "disableV
 _FILE_ENDINGS = (".txt", ".md", ".json", ".jsonl", ".yaml", ".yml", ".csv", ".js", ".ts", ".py", ".mjs", ".cjs")
 #: maximum number of tests that the lists of one test may stand for
 _MAX_COMBINATIONS = 10_000
+#: maximum number of cases, and of characters in their inputs, that the prompts and tests of a file may stand for
+_MAX_CASES = 200_000
+_MAX_CHARACTERS = 256 << 20
 
 _JUDGE_NOTE = (
     "Some cases are graded by the judge of your DAG. Only the criterion was imported, not the prompt and the model of "
@@ -60,11 +63,24 @@ def read_promptfoo(files: ImportFiles, options: ImportOptions) -> Imported:
     if not isinstance(config, Mapping):
         raise InputError(f"{files.address} is not a configuration of promptfoo. {NOTHING_IMPORTED}")
     suite = _Suite(config, files, options)
-    items = list(suite.items())
+    items = list(_limited(suite.items(), files.address))
     notes = [_PROVIDER_NOTE] if "providers" in config or "targets" in config else []
     if any(isinstance(item, Draft) and JUDGE in item.grader for item in items):
         notes.append(_JUDGE_NOTE)
     return build_cases(items, notes)
+
+
+def _limited(items: Iterator[Draft | Skipped], address: str) -> Iterator[Draft | Skipped]:
+    """Yield the items, but not so many that a small file fills the memory."""
+    characters = 0
+    for number, item in enumerate(items):
+        characters += len(item.input) if isinstance(item, Draft) else 0
+        if number >= _MAX_CASES or characters > _MAX_CHARACTERS:
+            raise InputError(
+                f"{address} stands for more than {_MAX_CASES:,} cases, or for more than {_MAX_CHARACTERS >> 20} MB of "
+                f"text: each test is sent with each prompt. Split it. {NOTHING_IMPORTED}"
+            )
+        yield item
 
 
 class _Suite:

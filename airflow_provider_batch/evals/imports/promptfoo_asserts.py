@@ -28,7 +28,8 @@ _NOT = "not-"
 #: assertions that a model decides, which become the criterion of our judge
 _JUDGED = frozenset({"llm-rubric", "model-graded-closedqa", "factuality", "model-graded-factuality"})
 
-_SEPARATORS = ", \t\r\n\f\v"
+_SEPARATORS = re.compile(r"[,\s]*")
+_UNQUOTED = re.compile(r"[^,]*")
 _QUOTED = re.compile(r'"((?:\\["\\]|""|\\(?!["\\])|[^"\\])*)"\s*')
 _ESCAPED = re.compile(r'\\["\\]|""')
 
@@ -162,18 +163,25 @@ def split_values(text: str) -> list[str]:
     :raises NotImportableError: if a quoted value does not end, or something other than a comma follows it.
     """
     values: list[str] = []
-    remainder = text.lstrip(_SEPARATORS)
-    while remainder:
-        match = _QUOTED.match(remainder)
-        if match:
-            values.append(_ESCAPED.sub(lambda escaped: escaped[0][1], match[1]))
-            remainder = remainder[match.end() :]
-            if remainder and not remainder.startswith(","):
+    position = _end_of(_SEPARATORS, text, 0)
+    while position < len(text):
+        quoted = _QUOTED.match(text, position)
+        if quoted:
+            values.append(_ESCAPED.sub(lambda escaped: escaped[0][1], quoted[1]))
+            position = quoted.end()
+            if position < len(text) and text[position] != ",":
                 raise NotImportableError(f"the list {shorten(text)} has no comma after a quoted value")
-        elif remainder.startswith('"'):
+        elif text[position] == '"':
             raise NotImportableError(f"the list {shorten(text)} has a quoted value that does not end")
         else:
-            value, _, remainder = remainder.partition(",")
-            values.append(value.strip())
-        remainder = remainder.lstrip(_SEPARATORS)
+            end = _end_of(_UNQUOTED, text, position)
+            values.append(text[position:end].strip())
+            position = end
+        position = _end_of(_SEPARATORS, text, position)
     return values
+
+
+def _end_of(pattern: re.Pattern[str], text: str, position: int) -> int:
+    """Return where the match of a pattern at a position ends, which may be empty."""
+    match = pattern.match(text, position)
+    return position if match is None else match.end()

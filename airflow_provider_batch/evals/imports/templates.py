@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from airflow_provider_batch.evals.imports.messages import NotImportableError
 from airflow_provider_batch.evals.imports.values import text_of
 
+#: maximum length of a rendered text, in characters
+MAX_TEXT = 2_000_000
 #: how deep variables may refer to each other, as in promptfoo
 _MAX_DEPTH = 5
 
@@ -36,7 +38,7 @@ def render(template: str, values: Mapping[str, Any], subject: str) -> str:
             f"{subject} has a template expression that an import does not evaluate: {excerpt!r}. Only placeholders "
             "such as {{ name }} are"
         )
-    return _PLACEHOLDER.sub(lambda match: _value(match[1], values, subject), template)
+    return _substitute(template, lambda match: _value(match[1], values, subject), subject)
 
 
 def resolve_variables(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,7 +51,8 @@ def resolve_variables(values: Mapping[str, Any]) -> dict[str, Any]:
         previous = dict(resolved)
         for name, value in previous.items():
             if isinstance(value, str):
-                resolved[name] = _PLACEHOLDER.sub(partial(_replace_known, previous, name), value)
+                replace = partial(_replace_known, previous, name)
+                resolved[name] = _substitute(value, replace, f"the variable {name!r}")
         if resolved == previous:
             break
     for name, value in resolved.items():
@@ -58,6 +61,19 @@ def resolve_variables(values: Mapping[str, Any]) -> dict[str, Any]:
                 f"the variable {name!r} has a template expression that an import does not evaluate"
             )
     return resolved
+
+
+def _substitute(template: str, replace: Callable[[re.Match[str]], str], subject: str) -> str:
+    """Return the template with its placeholders replaced, but not a text that would fill the memory."""
+    parts: list[str] = []
+    length = position = 0
+    for match in _PLACEHOLDER.finditer(template):
+        parts += [template[position : match.start()], replace(match)]
+        position = match.end()
+        length += len(parts[-1]) + len(parts[-2])
+        if length > MAX_TEXT:
+            raise NotImportableError(f"{subject} is longer than {MAX_TEXT:,} characters with its variables replaced")
+    return "".join([*parts, template[position:]])
 
 
 def _replace_known(values: Mapping[str, Any], own_name: str, match: re.Match[str]) -> str:

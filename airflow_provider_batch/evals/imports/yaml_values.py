@@ -60,7 +60,7 @@ def read_yaml(data: bytes, place: str) -> Any:
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """PyYAML's safe loader with the words of YAML 1.2, which refuses repeated keys."""
+    """PyYAML's safe loader with the words of YAML 1.2. Its faster loader in C crashes if a file is nested deeply."""
 
     yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012 - PyYAML's own declaration is the same
 

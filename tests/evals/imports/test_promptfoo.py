@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_batch.evals.imports import promptfoo
 from airflow_provider_batch.evals.imports.drafts import Imported, ImportedCase
 from airflow_provider_batch.evals.imports.promptfoo_asserts import split_values
 from airflow_provider_batch.evals.imports.promptfoo_csv import parse_expected
@@ -223,6 +224,29 @@ def test_tests_in_a_table_have_assertions_in_their_columns(write: Write) -> None
     assert json.loads(imported.cases[0].grader)[-1] == {"threshold": 0.5}
     assert [case.grader for case in imported.cases[1:]] == ["contains-all", "exact", "judge", "json-schema"]
     assert reasons(imported) == ["tests.csv, line 6: there is no grader for the assertion 'javascript'"]
+
+
+def test_a_small_file_cannot_stand_for_more_text_than_fits_into_memory(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (
+        "prompts: ['{{b}}']\ntests: [{vars: {a: AAAAAAAAAA, b: '"
+        + "{{a}}" * 210_000
+        + "'}, assert: [{type: is-json}]}]"
+    )
+    (reason,) = reasons(import_config(write, text))
+    assert "the variable 'b' is longer than 2,000,000 characters with its variables replaced" in reason
+
+    monkeypatch.setattr(promptfoo, "_MAX_CASES", 100)
+    numbers = ", ".join(f"'{number}'" for number in range(11))
+    values = f"{{a: [{numbers}], b: [{numbers}]}}"
+    text = "prompts: ['{{a}} {{b}}']\ntests: [{vars: " + values + ", assert: [{type: is-json}]}]"
+    with pytest.raises(InputError, match="stands for more than 100 cases"):
+        import_config(write, text)
+
+
+def test_a_long_list_of_values_is_split_in_linear_time() -> None:
+    assert len(split_values("a," * 200_000 + '"b"')) == 200_001
 
 
 @pytest.mark.parametrize("name", ["tests.yaml", "tests.json", "tests.jsonl"])
