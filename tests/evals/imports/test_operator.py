@@ -33,6 +33,22 @@ def test_imported_cases_can_be_graded(evals_anywhere: Evals) -> None:
     assert run_import(file=FILE, format="openai")["unchanged"] == 6
 
 
+def test_answers_to_cases_of_three_tools_are_graded_in_one_run(evals: Evals, write: Write) -> None:
+    run_import(file=str(SAMPLES / "openai" / "evals" / "game-theory.yaml"), format="openai")
+    columns = {"input": "question", "target": "answer"}
+    biology = str(SAMPLES / "inspect" / "biology_qa.jsonl")
+    run_import(file=biology, format="inspect", scorer="includes", columns=columns)
+    config = "prompts: ['Capital of {{c}}?']\ntests:\n- {vars: {c: Peru}, assert: [{type: icontains, value: Lima}]}\n"
+    run_import(file=str(write("pf.yaml", config)), format="promptfoo")
+
+    cases = evals.table("eval_cases", "case_id, expected", order="1")
+    assert len(cases) == 4 + 20 + 1
+    evals.land("night-1", "right", [(case_id, f"It is {expected.upper()}.") for case_id, expected in cases])
+    evals.land("night-1", "wrong", [(case_id, "No idea.") for case_id, _ in cases])
+    results = evals.grade("night-1")["variants"]
+    assert {name: result["accuracy"] for name, result in results.items()} == {"right": 1.0, "wrong": 0.0}
+
+
 def test_a_file_in_an_object_store_and_the_files_that_it_names(evals: Evals) -> None:
     attach(protocol="memory", fs=MemoryFileSystem())
     ObjectStoragePath("memory://evals/pf/promptfooconfig.yaml").write_text(
