@@ -9,7 +9,9 @@ after that only reads and writes tables, so it can be repeated without paying ag
     grading      the answers of a run -> a grade for each
     summary      grades -> accuracy per model and tag, with an interval
     compare      grades of a run and its baseline -> better, worse, and whether chance explains the difference
-    statistics   intervals and p-values, computed by scipy
+    permutation  whether chance explains what got better or worse, over all cases and per tag
+    statistics   intervals, and the correction of p-values for several models
+    sentences    sentences about a comparison that the log, the gate and the report share
     tables       the columns of the tables, and the SQL of a gate
     store        reads and writes those tables in a warehouse
     costs        estimated and actual costs of a run

@@ -8,13 +8,17 @@ reach back beyond a run that was accepted as improved (or, by hand, as regressed
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from enum import StrEnum
 from math import fsum
 
 import msgspec
 
-from airflow_provider_batch.evals.statistics import correct_p_values, p_value
+from airflow_provider_batch.evals.statistics import correct_for_models
+from airflow_provider_batch.evals.tables import ALL_CASES
+
+#: the default significance level: at most one false alarm in 25 unchanged runs
+DEFAULT_ALPHA = 0.04
 
 
 class Verdict(StrEnum):
@@ -22,10 +26,23 @@ class Verdict(StrEnum):
 
     #: there is no accepted run to compare with
     NO_HISTORY = "no_history"
-    #: chance alone could explain the difference
+    #: chance alone could explain the changes
     SAME = "same"
     IMPROVED = "improved"
     REGRESSED = "regressed"
+    #: some cases got worse and others got better, both by more than chance explains
+    MIXED = "mixed"
+
+    @classmethod
+    def of(cls, *, worse: bool, better: bool) -> Verdict:
+        """Return the verdict on cases of which some got worse or better by more than chance explains."""
+        if worse:
+            return cls.MIXED if better else cls.REGRESSED
+        return cls.IMPROVED if better else cls.SAME
+
+
+#: the verdicts that stop a gate
+STOPPING_VERDICTS = frozenset({Verdict.REGRESSED, Verdict.MIXED})
 
 
 class AnswerScore(msgspec.Struct, frozen=True):
@@ -39,7 +56,7 @@ class AnswerScore(msgspec.Struct, frozen=True):
 
 
 class Change(msgspec.Struct, frozen=True):
-    """One row of `eval_changes`, without run, variant and baseline."""
+    """One row of `eval_changes`, without run, variant and baseline: a case that changed, or was edited."""
 
     case_id: str
     #: mean scores over the existing answers; above 0.5 the case counts as right, below as wrong
@@ -49,10 +66,13 @@ class Change(msgspec.Struct, frozen=True):
     #: number of baseline runs in which the case was answered, and in which it was right
     runs_before: int
     right_before: int
+    edited: bool = False
 
     @property
     def direction(self) -> str:
-        """`better` if the case was wrong and is right now, `worse` if it was right and is wrong now."""
+        """`better` if the case was wrong and is right now, `worse` if it was right and is wrong now, or `edited`."""
+        if self.edited:
+            return "edited"
         return "better" if self.score_now > self.score_before else "worse"
 
 
@@ -60,16 +80,20 @@ class Comparison(msgspec.Struct, frozen=True):
     """One row of `eval_comparisons`, without the run and the time. `tables.COMPARISONS` documents the columns."""
 
     variant: str
+    tag: str
     baseline_run: str | None
     baseline_runs: int
     cases: int
     left_out: int
     difference: float | None
-    p_value: float | None
-    p_corrected: float | None
+    p_worse: float | None
+    p_better: float | None
+    smallest_drop: float | None
     verdict: Verdict
-    #: sorted by case_id
+    #: the cases that got better or worse, sorted by case_id
     changes: tuple[Change, ...] = ()
+    #: the cases that are not compared because they were edited, and that were wrong before or are wrong now
+    edited: tuple[Change, ...] = ()
 
     @property
     def better(self) -> int:
@@ -83,15 +107,13 @@ class Comparison(msgspec.Struct, frozen=True):
 
     @property
     def regressions(self) -> list[str]:
-        """The case_ids that were right and are wrong now, starting with those that are least likely to be chance.
+        """The case_ids that were right and are wrong now, starting with those that are least likely to be chance."""
+        return _least_likely_chance_first(change for change in self.changes if change.direction == "worse")
 
-        Cases that were right in the largest share of the baseline runs come first, then those that lost the most.
-        """
-        worse = [change for change in self.changes if change.direction == "worse"]
-        worse.sort(
-            key=lambda change: (-change.right_before / change.runs_before, change.score_now - change.score_before)
-        )
-        return [change.case_id for change in worse]
+    @property
+    def improvements(self) -> list[str]:
+        """The case_ids that were wrong and are right now, starting with those that are least likely to be chance."""
+        return _least_likely_chance_first(change for change in self.changes if change.direction == "better")
 
 
 class Baseline(msgspec.Struct, frozen=True):
@@ -104,67 +126,152 @@ class Baseline(msgspec.Struct, frozen=True):
 
 
 def compare(
-    scores: Mapping[str, Sequence[AnswerScore]], baselines: Mapping[str, Baseline], *, alpha: float
+    scores: Mapping[str, Sequence[AnswerScore]],
+    baselines: Mapping[str, Baseline],
+    *,
+    alpha: float,
+    named_before: Mapping[str, Set[str]] | None = None,
 ) -> list[Comparison]:
-    """Return one comparison per variant of `scores`, sorted by variant.
+    """Return one comparison per variant of `scores` and per tag of its compared cases, sorted by variant and tag.
 
     A case is compared if it was answered both now and in the baseline, with the same question, expected answer and
-    grader. The verdict uses the p-value that is corrected for the number of variants with a baseline.
+    grader. The comparison over all cases of a variant comes first, with the tag ''. Its verdict counts the tags as
+    well: it is `regressed` if a tag is.
+
+    The p-values are corrected for the number of tags and of variants with a baseline.
+
+    :param named_before: for each variant, the case_ids that got worse or were edited when this run was graded before.
     """
-    variants = sorted(scores)
-    pairs = [_Pair(scores[variant], baselines[variant]) if variant in baselines else None for variant in variants]
-    p_values = [None if pair is None else p_value(pair.scores) for pair in pairs]
+    # numpy and scipy come with the extra `evals`; Airflow parses DAG files without them.
+    from airflow_provider_batch.evals.permutation import permutation_test
+
+    compared = {variant: _Cases(scores[variant], baselines[variant]) for variant in sorted(baselines.keys() & scores)}
+    tests = [
+        permutation_test(cases.scores, list(cases.by_tag.values()), alpha=alpha / len(compared))
+        for cases in compared.values()
+    ]
+    worse = dict(zip(compared, correct_for_models([test.worse for test in tests]), strict=True))
+    better = dict(zip(compared, correct_for_models([test.better for test in tests]), strict=True))
     comparisons = []
-    for variant, pair, p, p_corrected in zip(variants, pairs, p_values, correct_p_values(p_values), strict=True):
-        cases = len({score.case_id for score in scores[variant]})
-        if pair is None or p_corrected is None:
-            comparisons.append(Comparison(variant, None, 0, 0, cases, None, None, None, Verdict.NO_HISTORY))
+    drops = {variant: test.smallest_drop for variant, test in zip(compared, tests, strict=True)}
+    for variant in sorted(scores):
+        if variant not in compared:
+            comparisons.append(_no_history(variant, len({score.case_id for score in scores[variant]})))
             continue
-        verdict = Verdict.SAME
-        if p_corrected <= alpha and pair.difference:
-            verdict = Verdict.IMPROVED if pair.difference > 0 else Verdict.REGRESSED
-        baseline = baselines[variant]
-        comparable = len(pair.scores)
+        cases, baseline = compared[variant], baselines[variant]
+        total, *by_tag = _comparisons(variant, baseline, cases, worse[variant], better[variant], alpha)
+        named_cases = (named_before or {}).get(variant, frozenset())
+        edited = tuple(_edited_cases(scores[variant], baseline.runs[0], cases.case_ids, named_cases))
+        comparisons += [msgspec.structs.replace(total, smallest_drop=drops[variant], edited=edited), *by_tag]
+    return comparisons
+
+
+def _no_history(variant: str, cases: int) -> Comparison:
+    return Comparison(variant, ALL_CASES, None, 0, 0, cases, None, None, None, None, Verdict.NO_HISTORY)
+
+
+def _edited_cases(
+    scores: Sequence[AnswerScore],
+    last_accepted: Sequence[AnswerScore],
+    compared: Set[str],
+    named_before: Set[str],
+) -> Iterator[Change]:
+    """Yield the cases that are not compared because they were edited, if they were wrong before or are wrong now."""
+    before = {case_id: mean for (case_id, _), mean in _mean_scores(last_accepted).items()}
+    tags = {score.case_id: score.tags for score in scores}
+    for (case_id, _), score_now in sorted(_mean_scores(scores).items()):
+        if case_id in compared or case_id not in before:
+            continue
+        score_before = before[case_id]
+        if min(score_now, score_before) < 0.5 or case_id in named_before:
+            yield Change(case_id, score_before, score_now, tags[case_id], 1, int(score_before > 0.5), edited=True)
+
+
+def _comparisons(
+    variant: str,
+    baseline: Baseline,
+    cases: _Cases,
+    p_worse: Sequence[float],
+    p_better: Sequence[float],
+    alpha: float,
+) -> list[Comparison]:
+    """Return the comparison over all cases of a variant, then those of its tags."""
+    groups = {ALL_CASES: range(len(cases.scores)), **cases.by_tag}
+    comparisons = []
+    for (tag, positions), worse, better in zip(groups.items(), p_worse, p_better, strict=True):
+        is_worse, is_better = worse <= alpha, better <= alpha
+        if tag == ALL_CASES:
+            is_worse, is_better = min(p_worse) <= alpha, min(p_better) <= alpha
         comparisons.append(
             Comparison(
                 variant=variant,
+                tag=tag,
                 baseline_run=baseline.run,
                 baseline_runs=len(baseline.runs),
-                cases=comparable,
-                left_out=cases - comparable,
-                difference=pair.difference,
-                p_value=p,
-                p_corrected=p_corrected,
-                verdict=verdict,
-                changes=tuple(pair.changes),
+                cases=len(positions),
+                left_out=cases.left_out if tag == ALL_CASES else 0,
+                difference=fsum(cases.differences[position] for position in positions) / max(len(positions), 1),
+                p_worse=worse,
+                p_better=better,
+                smallest_drop=None,
+                verdict=Verdict.of(worse=is_worse, better=is_better),
+                changes=tuple(change for position in positions if (change := cases.changes[position]) is not None),
             )
         )
     return comparisons
 
 
-class _Pair:
+class _Cases:
     """The cases of a run that can be compared with its baseline."""
 
     def __init__(self, scores: Sequence[AnswerScore], baseline: Baseline) -> None:
         current_means, baseline_means = _mean_scores(scores), [_mean_scores(run) for run in baseline.runs]
         tags = {score.case_id: score.tags for score in scores}
-        #: for each case: its score now, then its score in each baseline run. If a run has no answer to the case, the
-        #: mean of the other runs is used instead.
+        #: for each case: its score now, then its score in each baseline run that has an answer to it
         self.scores: list[list[float]] = []
-        self.changes: list[Change] = []
-        differences = []
+        #: for each case: its score now minus its mean score in the baseline
+        self.differences: list[float] = []
+        #: for each case: its change, None if it is as right or as wrong as it was
+        self.changes: list[Change | None] = []
+        #: for each tag, sorted: the positions of its cases
+        self.by_tag: dict[str, list[int]]
+        self.case_ids: set[str] = set()
+        by_tag: defaultdict[str, list[int]] = defaultdict(list)
         for key in sorted(current_means):
             earlier_scores = [run[key] for run in baseline_means if key in run]
             if not earlier_scores:
                 continue
+            for tag in filter(None, tags[key[0]].split(",")):
+                by_tag[tag].append(len(self.scores))
+            self.case_ids.add(key[0])
             score, mean = current_means[key], fsum(earlier_scores) / len(earlier_scores)
-            self.scores.append([score, *earlier_scores, *[mean] * (len(baseline_means) - len(earlier_scores))])
-            differences.append(score - mean)
-            if score < 0.5 < mean or mean < 0.5 < score:
-                right_before = sum(earlier > 0.5 for earlier in earlier_scores)
-                self.changes.append(Change(key[0], mean, score, tags[key[0]], len(earlier_scores), right_before))
-        #: accuracy now minus accuracy before, over the comparable cases
-        self.difference = fsum(differences) / len(differences) if differences else 0.0
+            self.scores.append([score, *earlier_scores])
+            self.differences.append(score - mean)
+            self.changes.append(
+                Change(
+                    case_id=key[0],
+                    score_before=mean,
+                    score_now=score,
+                    tags=tags[key[0]],
+                    runs_before=len(earlier_scores),
+                    right_before=sum(earlier > 0.5 for earlier in earlier_scores),
+                )
+                if score < 0.5 < mean or mean < 0.5 < score
+                else None
+            )
+        self.by_tag = dict(sorted(by_tag.items()))
+        self.left_out = len(tags) - len(self.scores)
+
+
+def _least_likely_chance_first(changes: Iterable[Change]) -> list[str]:
+    """Return the case_ids, starting with cases that were most often different, then those that changed the most."""
+
+    def order(change: Change) -> tuple[float, float]:
+        share_right = change.right_before / change.runs_before
+        is_worse = change.direction == "worse"
+        return -share_right if is_worse else share_right, -abs(change.score_now - change.score_before)
+
+    return [change.case_id for change in sorted(changes, key=order)]
 
 
 def _mean_scores(scores: Iterable[AnswerScore]) -> dict[tuple[str, str], float]:

@@ -70,7 +70,7 @@ def _tags(tables: EvalQueries, run: str) -> Iterator[tuple[str, list[str]]]:
 def _changes(tables: EvalQueries, run: str) -> Iterator[CaseChange]:
     rows = tables.rows(
         "SELECT variant, case_id, change, score_before, score_now, runs_before, right_before FROM {prefix}changes "
-        f"WHERE run = ? ORDER BY variant, {LEAST_LIKELY_CHANCE}",
+        f"WHERE run = ? AND change <> 'edited' ORDER BY variant, {LEAST_LIKELY_CHANCE}",
         run,
     )
     for row in rows:

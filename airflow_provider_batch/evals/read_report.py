@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_batch.core.answers.stub import STUB_PREFIX
 from airflow_provider_batch.evals import plots
+from airflow_provider_batch.evals.compare import STOPPING_VERDICTS, Verdict
 from airflow_provider_batch.evals.costs import COSTS, cost_rows
 from airflow_provider_batch.evals.queries import EvalQueries, Row
 from airflow_provider_batch.evals.read_cases import always_wrong, better_cases, case_rows, with_prompts, worse_cases
@@ -78,7 +79,9 @@ class ReportTables(EvalQueries):
                 "for it. Grade it first (EvalGradeOperator), then clear this task."
             )
         names = sorted(totals)[:MAX_VARIANTS]
-        comparisons = {row["variant"]: row for row in self.rows("SELECT * FROM {prefix}comparisons WHERE run = ?", run)}
+        comparison_rows = list(self.rows("SELECT * FROM {prefix}comparisons WHERE run = ? ORDER BY tag", run))
+        comparisons = {row["variant"]: row for row in comparison_rows if row["tag"] == ALL_CASES}
+        edited_cases = self._edited_cases(run)
         compared = {name for name in names if _baseline(comparisons.get(name)) is not None}
         worse, better = worse_cases(self, run, names, compared), better_cases(self, run, names)
         unanswered_counts = self._unanswered_counts(run)
@@ -93,7 +96,13 @@ class ReportTables(EvalQueries):
             sealed_at=_latest(totals.values()),
             variants=[
                 _variant(
-                    number, totals[name], comparisons.get(name), unanswered_counts[name], worse[name], better[name]
+                    number,
+                    totals[name],
+                    [row for row in comparison_rows if row["variant"] == name],
+                    edited_cases[name],
+                    unanswered_counts[name],
+                    worse[name],
+                    better[name],
                 )
                 for number, name in enumerate(names)
             ],
@@ -106,6 +115,15 @@ class ReportTables(EvalQueries):
             agreed_wrong=sum(row.all_wrong for row in cases),
             stub_answers=self._stub_answers(run),
         )
+
+    def _edited_cases(self, run: str) -> dict[str, list[str]]:
+        """Return the wrong cases that are not compared because they were edited, by variant."""
+        edited_cases: dict[str, list[str]] = defaultdict(list)
+        for row in self.rows(
+            "SELECT variant, case_id FROM {prefix}changes WHERE run = ? AND change = 'edited' ORDER BY case_id", run
+        ):
+            edited_cases[row["variant"]].append(row["case_id"])
+        return edited_cases
 
     def _unanswered_counts(self, run: str) -> dict[str, dict[str, int]]:
         """Return the number of unanswered requests, by variant and outcome."""
@@ -133,7 +151,8 @@ class ReportTables(EvalQueries):
         until = _latest(totals.values())
         rows = self.rows(
             "SELECT s.*, c.verdict, c.baseline_run FROM {prefix}summaries s LEFT JOIN {prefix}comparisons c "
-            "ON c.run = s.run AND c.variant = s.variant WHERE s.tag = '' ORDER BY s.sealed_at, s.run, s.variant"
+            "ON c.run = s.run AND c.variant = s.variant AND c.tag = s.tag "
+            "WHERE s.tag = '' ORDER BY s.sealed_at, s.run, s.variant"
         )
         timed_rows = []
         for row in rows:
@@ -166,37 +185,50 @@ class ReportTables(EvalQueries):
         }
 
 
+def _comparison(total: Row, tags: Iterable[Row], edited_cases: list[str]) -> Comparison | None:
+    if (baseline := _baseline(total)) is None:
+        return None
+    p_values = [float(p) for name in ("p_worse", "p_better") if (p := total[name]) is not None]
+    smallest_drop = total["smallest_drop"]
+    return Comparison(
+        baseline_run=baseline,
+        cases=total["cases"],
+        left_out=total["left_out"],
+        better=total["better"],
+        worse=total["worse"],
+        difference=float(total["difference"] or 0),
+        p_value=min(p_values, default=None),
+        smallest_drop=None if smallest_drop is None else float(smallest_drop),
+        regressed_tags=[tag["tag"] for tag in tags if tag["verdict"] in STOPPING_VERDICTS],
+        improved_tags=[tag["tag"] for tag in tags if tag["verdict"] in (Verdict.IMPROVED, Verdict.MIXED)],
+        edited_cases=edited_cases,
+    )
+
+
 def _variant(
     number: int,
     row: Row,
-    comparison_row: Row | None,
+    comparison_rows: list[Row],
+    edited_cases: list[str],
     unanswered_counts: dict[str, int],
     worse: CaseList,
     better: CaseList,
 ) -> VariantView:
-    comparison = None
-    if comparison_row is not None and (baseline := _baseline(comparison_row)) is not None:
-        p = comparison_row["p_corrected"]
-        comparison = Comparison(
-            baseline_run=baseline,
-            cases=comparison_row["cases"],
-            left_out=comparison_row["left_out"],
-            better=comparison_row["better"],
-            worse=comparison_row["worse"],
-            difference=float(comparison_row["difference"] or 0),
-            p_value=None if p is None else float(p),
-        )
+    """Return the view of a model.
+
+    :param comparison_rows: the comparison over all cases, then those of the tags; empty if there are none.
+    """
     return VariantView(
         name=row["variant"],
         number=number,
-        verdict=comparison_row["verdict"] if comparison_row else "no_history",
+        verdict=comparison_rows[0]["verdict"] if comparison_rows else "no_history",
         accuracy=_accuracy(row),
         answers=row["answers"],
         graded=row["graded"],
         unanswered=unanswered_counts,
         cost_usd=_cost(row),
         cost_per_right_usd=_cost_per_right(row),
-        comparison=comparison,
+        comparison=_comparison(comparison_rows[0], comparison_rows[1:], edited_cases) if comparison_rows else None,
         worse=worse,
         better=better,
     )

@@ -20,6 +20,7 @@ from markupsafe import Markup
 
 from airflow_provider_batch.core.formatting import format_count, format_usd, format_usd_range
 from airflow_provider_batch.evals import plots
+from airflow_provider_batch.evals.sentences import format_edited, format_smallest_drop
 
 #: maximum number of cases to show per model, and for all models together
 MAX_CASES = 50
@@ -59,8 +60,27 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     worse: int
     #: accuracy now minus accuracy before, over these cases
     difference: float
-    #: corrected for the number of models; None if there was nothing to test
+    #: of a loss or of a gain, whichever is smaller; corrected for the number of models and tags
     p_value: float | None
+    #: the smallest drop in accuracy that would be found on four of five nights; None if no drop would
+    smallest_drop: float | None = None
+    #: tags whose cases got worse, or better, by more than chance explains
+    regressed_tags: list[str] = []
+    improved_tags: list[str] = []
+    #: wrong cases that are not compared because they were edited
+    edited_cases: list[str] = []
+
+    @property
+    def notes(self) -> list[str]:
+        """What else to know about the comparison, as sentences."""
+        notes = []
+        for tags, verb in ((self.regressed_tags, "worse"), (self.improved_tags, "better")):
+            if tags:
+                notes.append(f"{format_count(len(tags), 'tag')} got {verb}: {', '.join(tags)}.")
+        if self.edited_cases:
+            names = ", ".join(self.edited_cases[:MAX_CASES])
+            notes.append(f"{format_edited(len(self.edited_cases))} edited since, and not compared: {names}.")
+        return [*notes, format_smallest_drop(self.smallest_drop)]
 
 
 class AnswerView(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,7 +159,7 @@ class VariantView(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     #: position among the report's models, from 0; it selects colour and marker
     number: int
-    #: no_history, same, improved or regressed
+    #: no_history, same, improved, regressed or mixed
     verdict: str
     accuracy: Accuracy | None
     #: number of requested answers
@@ -158,7 +178,7 @@ class VariantView(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def css_class(self) -> str:
         """CSS class of the model's card, which gives it the colour of the verdict."""
-        return {"regressed": "bad", "improved": "good", "same": "good"}.get(self.verdict, "unsure")
+        return {"regressed": "bad", "mixed": "bad", "improved": "good", "same": "good"}.get(self.verdict, "unsure")
 
     @property
     def headline(self) -> str:
@@ -225,8 +245,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         """The verdict for the whole run, as a sentence or two."""
         if not any(variant.comparison for variant in self.variants):
             return "No run has been accepted yet to compare with."
-        regressed = [variant.name for variant in self.variants if variant.verdict == "regressed"]
-        improved = [variant.name for variant in self.variants if variant.verdict == "improved"]
+        regressed = [variant.name for variant in self.variants if variant.verdict in ("regressed", "mixed")]
+        improved = [variant.name for variant in self.variants if variant.verdict in ("improved", "mixed")]
         worse = f"{', '.join(regressed)} got worse." if regressed else "No model got worse beyond chance."
         return f"{worse} {', '.join(improved)} got better." if improved else worse
 
@@ -248,6 +268,7 @@ VERDICTS = {
     "same": "No change beyond chance",
     "improved": "Improved",
     "regressed": "Regressed",
+    "mixed": "Some cases broke, others were fixed",
 }
 
 

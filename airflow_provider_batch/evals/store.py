@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -95,6 +96,15 @@ class EvalStore:
         rows = self._rows(self._full_name(tables.GRADES), columns, {"run": run})
         return {(variant, case_id, int(repeat)): _earlier_grade(*row) for variant, case_id, repeat, *row in rows}
 
+    def named_cases(self, run: str) -> dict[str, set[str]]:
+        """Return the case_ids that got worse or were edited when the run was last graded, by variant."""
+        cases: defaultdict[str, set[str]] = defaultdict(set)
+        rows = self._rows(self._full_name(tables.CHANGES), ("variant", "case_id", "change"), {"run": run})
+        for variant, case_id, change in rows:
+            if change != "better":
+                cases[variant].add(case_id)
+        return cases
+
     def baselines(self, sealed_at: Mapping[str, datetime | None], max_runs: int) -> dict[str, Baseline]:
         """Return the baseline of each variant that has one: accepted runs with their scores.
 
@@ -124,7 +134,10 @@ class EvalStore:
             tables.SUMMARIES: [_summary_row(run, summary, graded_at) for summary in summaries],
             tables.COMPARISONS: [_comparison_row(run, comparison, alpha, graded_at) for comparison in comparisons],
             tables.CHANGES: [
-                _change_row(run, comparison, change) for comparison in comparisons for change in comparison.changes
+                _change_row(run, comparison, change)
+                for comparison in comparisons
+                if comparison.tag == tables.ALL_CASES
+                for change in (*comparison.changes, *comparison.edited)
             ],
         }
         self._tables.apply(
@@ -171,7 +184,8 @@ class EvalStore:
     def _same_runs(self, variant: str, runs: Sequence[str]) -> list[str]:
         """Return the runs of a baseline: these runs, up to and including the first whose verdict is not `same`."""
         columns = ("run", "verdict")
-        verdicts = dict(self._rows(self._full_name(tables.COMPARISONS), columns, {"variant": variant}))
+        key = {"variant": variant, "tag": tables.ALL_CASES}
+        verdicts = dict(self._rows(self._full_name(tables.COMPARISONS), columns, key))
         same_runs = []
         for run in runs:
             same_runs.append(run)
@@ -238,6 +252,7 @@ def _comparison_row(run: str, comparison: Comparison, alpha: float, graded_at: d
     return (
         run,
         comparison.variant,
+        comparison.tag,
         comparison.baseline_run,
         comparison.baseline_runs,
         comparison.cases,
@@ -245,9 +260,10 @@ def _comparison_row(run: str, comparison: Comparison, alpha: float, graded_at: d
         comparison.better,
         comparison.worse,
         comparison.difference,
-        comparison.p_value,
-        comparison.p_corrected,
+        comparison.p_worse,
+        comparison.p_better,
         alpha,
+        comparison.smallest_drop,
         comparison.verdict.value,
         graded_at,
     )

@@ -121,19 +121,20 @@ SUMMARIES = EvalTable(
     ),
 )
 
-#: One row per run and variant: the comparison with its baseline. The baseline is the last accepted run of the same
-#: variant that was sealed before it, plus the accepted runs before that one, as long as each was the `same` as its own
-#: baseline.
+#: One row per run, variant and tag: the comparison with its baseline; the tag '' stands for all cases. The baseline is
+#: the last accepted run of the same variant that was sealed before it, plus the accepted runs before that one, as long
+#: as each was the `same` as its own baseline. Without a baseline there is only the row of all cases.
 COMPARISONS = EvalTable(
     "comparisons",
     _columns(
-        _RUN_VARIANT,
+        (*_RUN_VARIANT, ("tag", _TEXT)),
         (
             # the last accepted run; NULL if there is none
             ("baseline_run", _TEXT),
             # number of accepted runs in the baseline, including the last one
             ("baseline_runs", _INTEGER),
-            # cases that are unchanged and were answered in both runs; `left_out` counts this run's other cases
+            # cases that are unchanged and were answered in both runs; `left_out` counts this run's other cases, and is
+            # 0 for a tag
             ("cases", _INTEGER),
             ("left_out", _INTEGER),
             # cases that were wrong and are right now; cases that were right and are wrong now
@@ -141,25 +142,31 @@ COMPARISONS = EvalTable(
             ("worse", _INTEGER),
             # accuracy now minus accuracy before, over these cases
             ("difference", _FLOAT),
-            # two-sided; `p_corrected` for the number of variants in the run (Holm); NULL without a baseline
-            ("p_value", _FLOAT),
-            ("p_corrected", _FLOAT),
+            # how often chance alone makes a loss, or a gain, as large as this one; corrected for the number of tags
+            # and variants; NULL without a baseline
+            ("p_worse", _FLOAT),
+            ("p_better", _FLOAT),
             ("alpha", _FLOAT),
-            # no_history | same | improved | regressed
+            # The smallest drop in accuracy that would be found on four of five nights; NULL if unknown, and for a tag.
+            ("smallest_drop", _FLOAT),
+            # no_history | same | improved | regressed | mixed. That of all cases counts the tags as well: it is
+            # regressed if a tag is.
             ("verdict", _TEXT),
             ("graded_at", _TIMESTAMP),
         ),
     ),
 )
 
-#: one row per compared case that went from right to wrong or from wrong to right
+#: one row per compared case that went from right to wrong or from wrong to right, and per wrong case that is not
+#: compared because it was edited
 CHANGES = EvalTable(
     "changes",
     _columns(
         (*_RUN_VARIANT, ("case_id", _TEXT)),
         (
             ("baseline_run", _TEXT),
-            # better | worse
+            # better | worse | edited: the question, expected value or grader changed, and the case was wrong before or
+            # is wrong now
             ("change", _TEXT),
             # mean scores over the answers; `score_before` is the mean over all runs of the baseline
             ("score_before", _FLOAT),
@@ -194,7 +201,8 @@ def gate_sql(run: str = THIS_RUN, prefix: str = "eval_", max_unanswered: float =
 
     - `graded`: the run has grades at all;
     - `answered`: no variant lacks more than `max_unanswered` of its answers;
-    - `no_regression`: no variant is `regressed`. A variant without history passes.
+    - `no_regression`: no variant is `regressed` or `mixed`, neither over all cases nor over those of a tag. A variant
+      without history passes.
 
     :param run: id of the run to check, or an Airflow template for it; by default the current DAG run.
     :param prefix: as passed to the operators.
@@ -213,5 +221,5 @@ def gate_sql(run: str = THIS_RUN, prefix: str = "eval_", max_unanswered: float =
         f"  CASE WHEN EXISTS (SELECT 1 FROM {prefix}summaries WHERE run = '{run}' AND tag = ''\n"
         f"    AND unanswered > {max_unanswered} * answers) THEN 0 ELSE 1 END AS answered,\n"
         f"  CASE WHEN EXISTS (SELECT 1 FROM {prefix}comparisons WHERE run = '{run}'\n"
-        f"    AND verdict = 'regressed') THEN 0 ELSE 1 END AS no_regression"
+        f"    AND verdict IN ('regressed', 'mixed')) THEN 0 ELSE 1 END AS no_regression"
     )

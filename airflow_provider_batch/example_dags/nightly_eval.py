@@ -60,6 +60,10 @@ with DAG(
             5, type="number", exclusiveMinimum=0,
             title="Ceiling", description="US dollars for the whole run: all models, and the judge",
         ),
+        "alpha": Param(
+            0.04, type="number", exclusiveMinimum=0, maximum=0.2,
+            title="False alarms", description="Share of unchanged runs that may be reported as a regression",
+        ),
         "gate": Param(
             "fail", enum=["fail", "warn"],
             title="Gate", description="Whether a regression fails the run or warns; the run is not accepted either way",
@@ -118,6 +122,7 @@ with DAG(
         task_id="grade",
         judgements="eval_judgements",
         variants=dag.param("models"),  # type: ignore[arg-type]  # Airflow passes the value
+        alpha=dag.param("alpha"),  # type: ignore[arg-type]  # Airflow passes the value
         outlets=[Asset("eval_summaries")],
         trigger_rule="all_done_min_one_success",  # a model that failed does not keep the others from being graded
     )

@@ -177,7 +177,14 @@ def _compare(
     scores: dict[str, float],
     grades: list[dict[str, Any]],
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    row: dict[str, Any] = {"run": run, "variant": variant, "baseline_run": None, "cases": 0, "left_out": len(scores)}
+    row: dict[str, Any] = {
+        "run": run,
+        "variant": variant,
+        "tag": ALL_CASES,
+        "baseline_run": None,
+        "cases": 0,
+        "left_out": len(scores),
+    }
     if earlier_scores is None:
         return row | {"better": 0, "worse": 0, "verdict": "no_history"}, []
     tags = {grade["case_id"]: grade["tags"] for grade in grades}
@@ -202,7 +209,7 @@ def _compare(
     p = min(1.0, 2 * sum(math.comb(len(changes), n) for n in range(min(worse, better) + 1)) / 2 ** len(changes))
     verdict = "same" if p > 0.02 else "regressed" if worse > better else "improved"
     row |= {"baseline_run": runs[night - 1], "cases": len(scores), "left_out": 0, "better": better, "worse": worse}
-    row |= {"difference": (better - worse) / len(scores), "p_value": p, "p_corrected": p, "verdict": verdict}
+    row |= {"difference": (better - worse) / len(scores), "p_worse": p, "p_better": 1.0, "verdict": verdict}
     return row, changes
 
 

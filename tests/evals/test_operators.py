@@ -31,7 +31,7 @@ def grading_tables(evals: Evals) -> dict[str, list[tuple[Any, ...]]]:
     columns = {
         "eval_grades": "run, variant, case_id, repeat, grader, score, reason, tags, outcome, answered, case_sha256",
         "eval_summaries": "run, variant, tag, cases, answers, graded, correct, accuracy, low, high, cost_usd",
-        "eval_comparisons": "run, variant, baseline_run, baseline_runs, left_out, better, worse, p_value, verdict",
+        "eval_comparisons": "run, variant, tag, baseline_run, better, worse, p_worse, p_better, smallest_drop, verdict",
         "eval_changes": "run, variant, case_id, baseline_run, change, score_before, score_now, right_before",
     }
     return {name: evals.table(name, selection) for name, selection in columns.items()}
@@ -89,7 +89,7 @@ def test_grading_a_run_again_writes_the_same_tables(evals_anywhere: Evals) -> No
     evals.grade("two")
     evals.grade("one")
     assert grading_tables(evals) == tables_before
-    assert {row[-1] for row in tables_before["eval_comparisons"]} == {"no_history", "regressed", "improved"}
+    assert {row[-1] for row in tables_before["eval_comparisons"]} == {"no_history", "regressed", "improved", "same"}
 
 
 def test_earlier_answers_can_be_graded_again_with_a_corrected_expected_value(evals: Evals) -> None:
@@ -148,7 +148,9 @@ def test_new_removed_and_changed_cases_are_not_compared(evals: Evals) -> None:
     result = evals.grade("two")["variants"]["mini"]
     assert result["worse"] == 18
     assert "c00" not in result["regressions"]
-    assert evals.table("eval_comparisons", "cases, left_out", "run")[-1] == (18, 2)
+    (row,) = evals.warehouse.execute("SELECT cases, left_out FROM eval_comparisons WHERE run = 'two' AND tag = ''")
+    assert row == (18, 2)
+    assert result["edited"] == ["c00"]
 
 
 def test_an_outage_lowers_the_accuracy_and_closes_the_gate_but_is_not_a_regression(evals: Evals) -> None:
@@ -378,13 +380,84 @@ class TestBaseline:
                 evals.land(run, variant, answers if variant == "mini" else RIGHT_ANSWERS)
             evals.grade(run)
             evals.accept(run)
-        rows = evals.table("eval_comparisons", "variant, p_value, p_corrected, verdict", "run, variant")[2:]
-        assert rows == [
-            ("large", 1.0, 1.0, "same"),
-            ("mini", 2 / 128, 4 / 128, "same"),
-            ("nano", None, None, "no_history"),
+        rows = evals.warehouse.execute(
+            "SELECT variant, p_worse, verdict FROM eval_comparisons WHERE run = 'b' AND tag = '' ORDER BY variant"
+        )
+        assert [tuple(row) for row in rows] == [
+            ("large", 1.0, "same"),
+            ("mini", 2 / 128, "regressed"),
+            ("nano", None, "no_history"),
         ]
-        assert evals.grade("b", alpha=0.04)["variants"]["mini"]["verdict"] == "regressed"
+        assert evals.grade("b", alpha=0.01)["variants"]["mini"]["verdict"] == "same"
+
+
+class TestGate:
+    """The gate says what happened."""
+
+    def nights(self, evals: Evals, first: list[tuple[str, str]], second: list[tuple[str, str]]) -> None:
+        """Accept three nights with the first answers, and grade a night with the second."""
+        for run in ("a", "b", "c"):
+            evals.land(run, "mini", first)
+            evals.grade(run)
+            evals.accept(run)
+        evals.land("d", "mini", second)
+        evals.grade("d")
+
+    def message(self, run: str) -> str:
+        with pytest.raises(AirflowFailException) as caught:
+            EvalGateOperator(task_id="gate", run=run).execute({})
+        return str(caught.value)
+
+    def test_it_names_the_tag_that_regressed(self, evals_anywhere: Evals) -> None:
+        evals = evals_anywhere
+        cases = [(f"c{number:02}", "1", "exact", "dates" if number < 10 else "") for number in range(60)]
+        evals.cases(*cases)
+        right = [(case_id, "1") for case_id, *_ in cases]
+        self.nights(evals, right, [(case_id, "2") for case_id, _ in right[:6]] + right[6:])
+        message = self.message("d")
+        assert "mini regressed by 10.0 points since run c: of 60 cases, 6 got worse and 0 got better" in message
+        assert "The tag dates regressed by 60.0 points: of 10 cases, 6 got worse and 0 got better" in message
+        assert "Worse: c00, c01, c02, c03, c04, c05." in message
+
+    def test_cases_that_broke_close_it_even_if_as_many_others_were_fixed(self, evals: Evals) -> None:
+        cases = [(f"c{number:02}", "1", "exact", "") for number in range(60)]
+        evals.cases(*cases)
+        first = [(case_id, "1" if number < 30 else "2") for number, (case_id, *_) in enumerate(cases)]
+        second = [
+            (case_id, "2" if answer == "1" and number < 10 else answer)
+            for number, (case_id, answer) in enumerate(first)
+        ]
+        second[50:] = [(case_id, "1") for case_id, _ in second[50:]]
+        self.nights(evals, first, second)
+        assert evals.table("eval_comparisons", "verdict", "run")[-1] == ("mixed",)
+        assert gate(evals, "d") == (1, 1, 0)
+        message = self.message("d")
+        assert "mini broke cases that were right since run c: of 60 cases, 10 got worse and 10 got better" in message
+        assert "Worse: c00, c01" in message
+        assert "Better: c50, c51" in message
+
+    def test_it_names_wrong_cases_that_were_edited(self, evals: Evals, capsys: pytest.CaptureFixture[str]) -> None:
+        evals.cases(*CASES)
+        evals.land("one", "mini", HALF_WRONG_ANSWERS)
+        evals.grade("one")
+        evals.accept("one")
+        evals.cases(("c00", "0", "exact", ""), ("c01", "1", "exact", ""), *CASES[2:])
+        evals.land("two", "mini", HALF_WRONG_ANSWERS)
+        evals.grade("two")
+        EvalGateOperator(task_id="gate", run="two").execute({})
+        assert "mini: 2 cases that were wrong were edited since, and not compared: c00, c01." in capsys.readouterr().out
+        assert evals.table("eval_changes", "case_id, change", "1") == [("c00", "edited"), ("c01", "edited")]
+
+    def test_a_case_that_was_fixed_after_it_failed_is_named_when_the_run_is_graded_again(self, evals: Evals) -> None:
+        evals.cases(*CASES)
+        evals.land("one", "mini", RIGHT_ANSWERS)
+        evals.grade("one")
+        evals.accept("one")
+        evals.land("two", "mini", [("c00", "5"), *RIGHT_ANSWERS[1:]])
+        assert evals.grade("two")["variants"]["mini"]["edited"] == []
+        evals.cases(("c00", "5", "numeric", ""), *CASES[1:])
+        for _ in range(2):
+            assert evals.grade("two")["variants"]["mini"]["edited"] == ["c00"]
 
 
 def test_the_gate_checks_the_current_dag_run_by_default(evals: Evals) -> None:

@@ -12,12 +12,14 @@ from airflow_provider_batch.core.arguments import (
     parse_choice,
     parse_mapping,
     parse_names,
+    parse_share,
     parse_templated,
     parse_text,
     require_conn_id,
     require_table_name,
     require_text,
 )
+from airflow_provider_batch.evals.compare import DEFAULT_ALPHA
 from airflow_provider_batch.evals.imports.sources import FORMATS, check_address
 
 if TYPE_CHECKING:
@@ -65,6 +67,7 @@ _PARSERS: Mapping[str, Callable[[str, Any], Any]] = {
     "columns": _parse_text_mapping,
     "transcript": parse_bool,
     "allow_partial": parse_bool,
+    "alpha": partial(parse_share, example=DEFAULT_ALPHA),
     "warehouse_conn_id": require_conn_id,
 }
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_batch.core.arguments import parse_names, parse_share, require_count
+from airflow_provider_batch.core.arguments import parse_names, require_count
 from airflow_provider_batch.core.formatting import format_count, format_usd
 from airflow_provider_batch.core.pricing.prices import format_decimal
 from airflow_provider_batch.evals.cases import count_tags
-from airflow_provider_batch.evals.compare import Comparison, Verdict, compare
+from airflow_provider_batch.evals.compare import DEFAULT_ALPHA, STOPPING_VERDICTS, Comparison, Verdict, compare
 from airflow_provider_batch.evals.grading import Grading, grade_answers, scores
+from airflow_provider_batch.evals.sentences import format_edited, format_smallest_drop
 from airflow_provider_batch.evals.store import EvalStore, load_cases
 from airflow_provider_batch.evals.summary import Summary, summaries
 from airflow_provider_batch.evals.tables import ALL_CASES
@@ -92,9 +94,11 @@ class EvalGradeOperator(CheckedMapping, BaseOperator):
     - `left_out_cases`: number of cases that have answers, but were removed before these were ever graded;
     - `kept_cases`: number of cases that keep an earlier grade because they were removed or their question has changed;
     - `variants`: for each model a dict with `cases`, `answers`, `graded`, `unanswered`, `accuracy`, `low`, `high`,
-      `cost_usd` (text or None), `baseline_run`, `baseline_runs`, `difference`, `better`, `worse`, `p_corrected`,
-      `verdict` and `regressions` (up to 20 case_ids that were right and are wrong now, starting with those that are
-      least likely to be chance; the table `eval_changes` has all of them).
+      `cost_usd` (text or None), `baseline_run`, `baseline_runs`, `difference`, `better`, `worse`, `p_worse`,
+      `p_better`, `smallest_drop`, `verdict`, `regressed_tags` and `improved_tags`, and up to 20 case_ids each in
+      `regressions` and `improvements` (cases that were right and are wrong now, and the reverse, starting with those
+      that are least likely to be chance) and `edited` (cases that are not compared because they were edited, and that
+      were wrong before or are wrong now). The table `eval_changes` has all of them.
 
     :param cases_sql: a SELECT of `case_id, input, expected, grader, tags`, or the name of a .sql file.
     :param answers: results table with the answers. Its key columns are `run` and `variant`; it carries `case_id` and
@@ -106,9 +110,8 @@ class EvalGradeOperator(CheckedMapping, BaseOperator):
         this argument, such a model would go unnoticed.
     :param grader_modules: as passed to EvalCasesOperator.
     :param prefix: start of the names of the tables to write, such as `analytics.eval_`. Missing tables are created.
-    :param alpha: significance level, between 0 and 1. A run is `regressed` or `improved` if chance alone would make a
-        difference this large, in either direction, in at most this share of runs. With 0.02, about one unchanged run
-        in a hundred is reported as a regression.
+    :param alpha: significance level, between 0 and 1: the share of unchanged runs that may be reported as a regression,
+        over all models and tags, and the share that may be reported as an improvement.
     :param baseline_runs: maximum number of accepted runs to compare with: the last one, and those before it as long as
         nothing changed between them. More runs reveal smaller regressions; 1 compares with the last accepted run only.
     :param warehouse_conn_id: connection to read from and write to.
@@ -121,6 +124,7 @@ class EvalGradeOperator(CheckedMapping, BaseOperator):
         "judgements",
         "run",
         "variants",
+        "alpha",
         "prefix",
         "warehouse_conn_id",
     )
@@ -139,7 +143,7 @@ class EvalGradeOperator(CheckedMapping, BaseOperator):
         variants: Sequence[str] | str | None = None,
         grader_modules: Sequence[str] | str | None = None,
         prefix: str = "eval_",
-        alpha: float | str = 0.02,
+        alpha: float | str = DEFAULT_ALPHA,
         baseline_runs: int | str = 10,
         warehouse_conn_id: str = "warehouse",
         **kwargs: Any,
@@ -152,7 +156,7 @@ class EvalGradeOperator(CheckedMapping, BaseOperator):
         self.variants: Any = variants
         self.grader_modules = parse_names("grader_modules", grader_modules)
         self.prefix = prefix
-        self.alpha = parse_share("alpha", alpha, example=0.02)
+        self.alpha: Any = alpha
         self.baseline_runs = require_count("baseline_runs", baseline_runs, minimum=1)
         self.warehouse_conn_id = warehouse_conn_id
         check_fields(self)
@@ -182,21 +186,27 @@ class EvalGradeOperator(CheckedMapping, BaseOperator):
         totals = {summary.variant: summary for summary in run_summaries if summary.tag == ALL_CASES}
         sealed_at = {variant: summary.sealed_at for variant, summary in totals.items()}
         baselines = store.baselines(sealed_at, self.baseline_runs)
-        comparisons = compare(scores(grading.answers), baselines, alpha=self.alpha)
+        comparisons = compare(
+            scores(grading.answers), baselines, alpha=self.alpha, named_before=store.named_cases(self.run)
+        )
         store.write(
             self.run, grading.answers, run_summaries, comparisons, alpha=self.alpha, graded_at=datetime.now(UTC)
         )
         self._log_cases_not_graded(grading)
+        by_variant: defaultdict[str, list[Comparison]] = defaultdict(list)
         for comparison in comparisons:
-            self._log_result(totals[comparison.variant], comparison)
+            by_variant[comparison.variant].append(comparison)
+        for variant, (comparison, *by_tag) in by_variant.items():
+            self._log_accuracy(totals[variant])
+            self._log_comparison(comparison, by_tag)
         return {
             "run": self.run,
             "cases": len(cases),
             "left_out_cases": len(grading.left_out_cases),
             "kept_cases": len(grading.kept_cases),
             "variants": {
-                comparison.variant: _variant_result(totals[comparison.variant], comparison)
-                for comparison in comparisons
+                variant: _variant_result(totals[variant], comparison, by_tag)
+                for variant, (comparison, *by_tag) in by_variant.items()
             },
         }
 
@@ -212,7 +222,7 @@ class EvalGradeOperator(CheckedMapping, BaseOperator):
                 format_count(len(grading.kept_cases), "case"),
             )
 
-    def _log_result(self, summary: Summary, comparison: Comparison) -> None:
+    def _log_accuracy(self, summary: Summary) -> None:
         self.log.info(
             "%s: accuracy %.1f %% (95 %% interval %.1f to %.1f) over %s, cost %s.",
             summary.variant,
@@ -229,18 +239,20 @@ class EvalGradeOperator(CheckedMapping, BaseOperator):
                 f"{summary.unanswered:,}",
                 f"{summary.answers:,}",
             )
+
+    def _log_comparison(self, comparison: Comparison, by_tag: Sequence[Comparison]) -> None:
         if comparison.verdict is Verdict.NO_HISTORY:
             self.log.warning(
                 "%s: there is no earlier accepted run to compare with, so a gate lets this run pass. Once it is "
                 "accepted (EvalAcceptOperator), later runs are compared with it.",
-                summary.variant,
+                comparison.variant,
             )
             return
         self.log.log(
-            logging.WARNING if comparison.verdict is Verdict.REGRESSED else logging.INFO,
-            "%s: %s, compared with %s up to %s. Of %s, %d got better and %d got worse: %+.1f points, p = %.3g. "
-            "Worse: %s.",
-            summary.variant,
+            logging.WARNING if comparison.verdict in STOPPING_VERDICTS else logging.INFO,
+            "%s: %s, compared with %s up to %s. Of %s, %d got better and %d got worse: %+.1f points, p = %.3g for "
+            "worse and %.3g for better. Worse: %s. Better: %s.",
+            comparison.variant,
             comparison.verdict.value,
             format_count(comparison.baseline_runs, "accepted run"),
             comparison.baseline_run,
@@ -248,9 +260,32 @@ class EvalGradeOperator(CheckedMapping, BaseOperator):
             comparison.better,
             comparison.worse,
             100 * (comparison.difference or 0.0),
-            comparison.p_corrected,
+            comparison.p_worse,
+            comparison.p_better,
             ", ".join(comparison.regressions[:MAX_NAMES]) or "none",
+            ", ".join(comparison.improvements[:MAX_NAMES]) or "none",
         )
+        for tag in by_tag:
+            if tag.verdict is not Verdict.SAME:
+                self.log.log(
+                    logging.WARNING if tag.verdict in STOPPING_VERDICTS else logging.INFO,
+                    "%s: the tag %s is %s. Of %s, %d got better and %d got worse.",
+                    tag.variant,
+                    tag.tag,
+                    tag.verdict.value,
+                    format_count(tag.cases, "case"),
+                    tag.better,
+                    tag.worse,
+                )
+        if comparison.edited:
+            self.log.warning(
+                "%s: %s edited since, so %s not compared: %s.",
+                comparison.variant,
+                format_edited(len(comparison.edited)),
+                "it is" if len(comparison.edited) == 1 else "they are",
+                ", ".join(change.case_id for change in comparison.edited[:MAX_NAMES]),
+            )
+        self.log.info("%s: %s", comparison.variant, format_smallest_drop(comparison.smallest_drop))
 
 
 class EvalAcceptOperator(CheckedMapping, BaseOperator):
@@ -300,7 +335,7 @@ class EvalAcceptOperator(CheckedMapping, BaseOperator):
         return variants
 
 
-def _variant_result(summary: Summary, comparison: Comparison) -> dict[str, Any]:
+def _variant_result(summary: Summary, comparison: Comparison, by_tag: Sequence[Comparison]) -> dict[str, Any]:
     return {
         "cases": summary.cases,
         "answers": summary.answers,
@@ -315,7 +350,13 @@ def _variant_result(summary: Summary, comparison: Comparison) -> dict[str, Any]:
         "difference": comparison.difference,
         "better": comparison.better,
         "worse": comparison.worse,
-        "p_corrected": comparison.p_corrected,
+        "p_worse": comparison.p_worse,
+        "p_better": comparison.p_better,
+        "smallest_drop": comparison.smallest_drop,
         "verdict": comparison.verdict.value,
+        "regressed_tags": [tag.tag for tag in by_tag if tag.verdict in STOPPING_VERDICTS],
+        "improved_tags": [tag.tag for tag in by_tag if tag.verdict in (Verdict.IMPROVED, Verdict.MIXED)],
         "regressions": comparison.regressions[:MAX_NAMES],
+        "improvements": comparison.improvements[:MAX_NAMES],
+        "edited": [change.case_id for change in comparison.edited[:MAX_NAMES]],
     }

@@ -38,8 +38,8 @@ def describe_eval(matrix: Matrix) -> dict[str, Any]:
         "models": matrix.models,
         "runs": [_run(run) for run in matrix.runs],
         "cases_total": matrix.cases_total,
-        "worse": _changes(matrix, "worse", first="regressed"),
-        "better": _changes(matrix, "better", first="improved"),
+        "worse": _changes(matrix, "worse", first=("regressed", "mixed")),
+        "better": _changes(matrix, "better", first=("improved", "mixed")),
     }
 
 
@@ -160,9 +160,9 @@ def _run(run: RunView) -> dict[str, Any]:
     }
 
 
-def _changes(matrix: Matrix, kind: str, first: str) -> dict[str, Any]:
-    """Return the cases that changed in one direction. Those of models with the verdict `first` come first."""
-    notable = {run.name for run in matrix.runs if run.run == matrix.run and run.verdict == first}
+def _changes(matrix: Matrix, kind: str, first: Sequence[str]) -> dict[str, Any]:
+    """Return the cases that changed in one direction. Those of models with one of the verdicts `first` come first."""
+    notable = {run.name for run in matrix.runs if run.run == matrix.run and run.verdict in first}
     changes: list[CaseChange] = [change for change in matrix.changes if change.change == kind]
     changes.sort(key=lambda change: change.model not in notable)
     prompts = {case.case_id: case.prompt for case in matrix.cases}

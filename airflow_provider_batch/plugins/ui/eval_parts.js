@@ -13,6 +13,7 @@ const VERDICTS = {
   same: ["no change", "gray"],
   improved: ["improved", "success"],
   regressed: ["regressed", "failed"],
+  mixed: ["some broke, some fixed", "failed"],
   better: ["better", "success"],
   worse: ["worse", "failed"],
   unanswered: ["no answer", "orange"],

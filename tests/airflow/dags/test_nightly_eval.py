@@ -76,7 +76,8 @@ def test_the_first_night_has_no_history_and_the_second_is_compared_with_it(
         (runs[1], 0, 0),
     ]
     assert warehouse.execute(
-        "SELECT run, baseline_run, cases, worse, verdict FROM eval_comparisons WHERE variant LIKE '%mini' ORDER BY run",
+        "SELECT run, baseline_run, cases, worse, verdict FROM eval_comparisons WHERE variant LIKE '%mini' "
+        "AND tag = '' ORDER BY run",
     ) == [(runs[0], None, 0, 0, "no_history"), (runs[1], runs[0], len(CASES), 0, "same")]
     assert warehouse.execute("SELECT COUNT(*) FROM eval_accepted") == [(4,)]
     assert "nothing to compare with" in page_of(first)
@@ -167,7 +168,7 @@ def test_a_night_is_reported_with_its_costs_and_grading_it_again_is_free(
     assert report["bytes"] == len(page_of(result).encode())
     assert load_report(JobKey("nightly_eval", "report", run)) == page_of(result).encode()
     assert load_report(JobKey("nightly_eval", "gate", run)) is None
-    _, costs = blocks("nightly_eval", "sql")
+    *_, costs = blocks("nightly_eval", "sql")
     assert [row[:3] for row in warehouse.execute(costs)] == [
         (run, "gpt-5-mini", "answers"),
         (run, "gpt-5-mini", "judgements"),
@@ -280,6 +281,7 @@ def test_an_unknown_model_costs_nothing_and_the_other_model_is_still_graded(
         {"models": ["x' OR '1'='1"]},
         {"repeats": 0},
         {"max_cost_usd": -1},
+        {"alpha": 0},
         {"gate": "maybe"},
     ],
     ids=str,

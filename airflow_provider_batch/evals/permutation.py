@@ -1,0 +1,245 @@
+"""A permutation test that finds cases, tags and models that changed by more than chance, in either direction.
+
+If nothing has changed, the current score of a case could as well have come from any of the earlier runs it is compared
+with. The test therefore draws the current score of every case from all scores of that case, thousands of times, and
+counts how often this makes a loss as large as the observed one. It assumes that nothing else connects the runs of a
+case, and that the cases vary independently of each other.
+
+Not every case says equally much. A case that was right in ten runs and is wrong now is strong evidence, and a case that
+is wrong every other night is none. A loss is therefore weighted by the likelihood ratio between "this case broke" and
+"this case is as before". The ratio needs the chance that the case is wrong anyway. How such chances are distributed is
+estimated from the scores of all cases, current ones included, so that the weights are the same for every permutation
+and the test stays exact. With one earlier run all changed cases weigh the same, and the test is a one-sided McNemar
+test. The same test with right and wrong swapped finds improvements.
+
+The tags are tested with the same permutations (minP of Westfall and Young, 1993). A tag that cannot reach a small
+p-value because too few of its cases vary therefore costs the others nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Floats = NDArray[np.float64]
+
+#: Number of permutations: all of them if there are fewer, otherwise as many random ones.
+_PERMUTATIONS = 10_000
+#: seed of these permutations; it is fixed so that grading a run again writes the same tables
+_SEED = 20_000
+#: number of permutations that are in memory together
+_CHUNK = 500
+
+#: Scores are counted in whole units of 1/27,720 of an answer, because 27,720 is a multiple of every number of repeats
+#: up to 12, and weights in thousandths. The sum of whole numbers does not depend on their order, so permutations that
+#: are exactly as extreme as the observed scores compare as equal.
+_PARTS = 27_720
+_WEIGHT_PARTS = 1_000
+
+#: The share of broken cases that the weights are best for. They hardly depend on it.
+_BROKEN_SHARE = 0.05
+#: the possible chances that a case is wrong
+_CHANCES = np.concatenate([[0.0005, 0.002, 0.005], np.linspace(0.01, 0.99, 50), [0.995, 0.998, 0.9995]])
+_ITERATIONS = 100
+
+#: the probability with which the smallest drop is found
+_POWER = 0.8
+
+#: share of the significance level that belongs to all cases together; the tags divide the rest
+_SHARE_OF_ALL_CASES = 0.7
+#: A tag is tested if its p-value can be as low as this.
+_ATTAINABLE = 0.01
+
+
+class PermutationTest(NamedTuple):
+    """The result of a test."""
+
+    #: For all cases together, then for each tag: how often chance alone makes a loss as large as the observed one, and
+    #: a gain. Corrected for the number of tags.
+    worse: Sequence[float]
+    better: Sequence[float]
+    #: the smallest drop in accuracy that would be found on four of five nights; None if no drop would
+    smallest_drop: float | None
+
+
+def permutation_test(
+    scores: Sequence[Sequence[float]], tags: Sequence[Sequence[int]] = (), *, alpha: float
+) -> PermutationTest:
+    """Test for a loss and a gain, over all cases and over the cases of each tag.
+
+    :param scores: for each case its current score, then its scores in earlier runs. The order of the cases and of the
+        earlier runs does not matter, and the number of earlier runs may differ between cases.
+    :param tags: for each tag, the positions of its cases in `scores`.
+    :param alpha: the significance level, which `smallest_drop` depends on.
+    """
+    cases = _Cases(scores, tags)
+    losses = cases.permute()
+    columns = len(tags) + 1
+    return PermutationTest(
+        worse=_corrected(losses[:, :columns]),
+        better=_corrected(losses[:, columns:]),
+        smallest_drop=cases.smallest_drop(losses[:, :columns], alpha),
+    )
+
+
+class _Cases:
+    """The cases as arrays. Only those whose score varied affect the test; the others say how steady the cases are."""
+
+    def __init__(self, scores: Sequence[Sequence[float]], tags: Sequence[Sequence[int]]) -> None:
+        member = np.zeros((len(scores), len(tags) + 1))
+        member[:, 0] = 1
+        for column, positions in enumerate(tags, start=1):
+            member[list(positions), column] = 1
+        parts = [[round(score * _PARTS) for score in case] for case in scores]
+        self._current = np.array([case[0] / _PARTS for case in parts])
+        #: for each case: how often it was wrong in all of its runs, and their number
+        self._wrong = np.array([sum(_PARTS - part for part in case) / _PARTS for case in parts])
+        self._runs = np.array([len(case) for case in parts])
+        self._weights = _Weights(self._wrong, self._runs)
+        varied = [position for position, case in enumerate(parts) if any(part != case[0] for part in case)]
+        varied.sort(key=lambda position: (parts[position][0], sorted(parts[position]), member[position].tolist()))
+        self._varied_runs = self._runs[varied]
+        #: varied cases x runs, the current run first
+        self._scores = np.zeros((len(varied), int(self._runs.max(initial=1))))
+        for row, position in enumerate(varied):
+            current, *earlier = parts[position]
+            self._scores[row, : len(earlier) + 1] = [current, *sorted(earlier)]
+        losses = self._weights.of_losses(self._wrong[varied], self._varied_runs)
+        gains = self._weights.of_gains(self._wrong[varied], self._varied_runs)
+        #: what a score adds to the loss of each group of cases, then to the gain of each
+        self._effects = np.hstack([-losses[:, None] * member[varied], gains[:, None] * member[varied]])
+
+    def permute(self) -> _Floats:
+        """Return the loss and gain of each group of cases, in each permutation. The first row has the observed ones."""
+        runs = [int(count) for count in self._varied_runs]
+        if not runs:
+            return np.zeros((1, self._effects.shape[1]))
+        if len(runs) < _PERMUTATIONS.bit_length() and (total := math.prod(runs)) <= _PERMUTATIONS:
+            picks = np.array(np.unravel_index(np.arange(total), runs), dtype=np.intp)
+            return self._totals(picks.reshape(len(runs), total).T)
+        rng = np.random.default_rng(_SEED)
+        totals = [self._totals(np.zeros((1, len(runs)), dtype=np.intp))]
+        for start in range(1, _PERMUTATIONS, _CHUNK):
+            size = min(_CHUNK, _PERMUTATIONS - start)
+            totals.append(self._totals((rng.random((size, len(runs))) * self._varied_runs).astype(np.intp)))
+        return np.concatenate(totals)
+
+    def smallest_drop(self, losses: _Floats, alpha: float) -> float | None:
+        """Return the smallest drop in accuracy that would be found with a probability of `_POWER`. None if none would.
+
+        Cases that were mostly right break. What one of them adds to the loss, and to its spread, follows from the
+        weights. The spread of the loss on a quiet night is that of the permutations.
+        """
+        earlier_runs = self._runs - 1
+        wrong_before = self._wrong - (1 - self._current)
+        capable = wrong_before < earlier_runs / 2
+        if not capable.any():
+            return None
+        runs, wrong = self._runs[capable], wrong_before[capable] + 1
+        weights = self._weights.of_losses(wrong, runs) * _PARTS
+        gain = np.mean(weights * (1 - wrong / runs))
+        added_variance = np.mean(weights**2 * (1 - wrong / runs) * wrong / runs)
+        quiet_variance = losses[:, 0].var()
+        level = alpha * _shares_of_alpha(_p_values(losses).min(axis=0))[0]
+        critical, power = NormalDist().inv_cdf(1 - level), NormalDist().inv_cdf(_POWER)
+        # The loss of n cases has to reach n gains = critical sqrt(quiet + n added) + power sqrt(quiet): solved for n.
+        half = (2 * gain * power * math.sqrt(quiet_variance) + critical**2 * added_variance) / (2 * gain**2)
+        constant = (power**2 - critical**2) * quiet_variance / gain**2
+        broken = max(half + math.sqrt(max(half**2 - constant, 0.0)), math.log(1 / level) / math.log(runs.max()))
+        score_before = np.mean(1 - wrong_before[capable] / earlier_runs[capable])
+        return float(broken * score_before / len(self._runs)) if broken <= len(runs) else None
+
+    def _totals(self, picks: NDArray[np.intp]) -> _Floats:
+        drawn = self._scores[np.arange(len(self._scores)), picks]
+        totals: _Floats = drawn @ self._effects
+        return totals
+
+
+class _Weights:
+    """The weight of a case: the log of the likelihood ratio between "it broke" and "it is as before".
+
+    :param wrong: for each case, the sum of (1 - score) over the current run and the earlier ones.
+    :param runs: for each case, the number of these runs.
+    """
+
+    def __init__(self, wrong: _Floats, runs: NDArray[np.int_]) -> None:
+        pairs, counts = np.unique(np.stack([wrong, runs], axis=1), axis=0, return_counts=True)
+        likelihood = _likelihood(pairs[:, 0], pairs[:, 1])
+        # The distribution of the chances that best explains the scores, by expectation maximisation.
+        shares = np.full(len(_CHANCES), 1 / len(_CHANCES))
+        for _ in range(_ITERATIONS):
+            posterior = likelihood * shares
+            posterior /= posterior.sum(axis=1, keepdims=True)
+            shares = counts @ posterior / max(counts.sum(), 1)
+        self._shares = shares
+
+    def of_losses(self, wrong: _Floats, runs: Any) -> _Floats:
+        """Return the weights of cases that would be wrong in the current run."""
+        return _weight(self._chance_of_wrong(np.maximum(wrong - 1, 0), runs - 1))
+
+    def of_gains(self, wrong: _Floats, runs: Any) -> _Floats:
+        """Return the weights of cases that would be right in the current run."""
+        return _weight(1 - self._chance_of_wrong(np.minimum(wrong, runs - 1), runs - 1))
+
+    def _chance_of_wrong(self, wrong: _Floats, runs: Any) -> _Floats:
+        """Return the chance that a case is wrong in a run, if it was wrong in so many of the other runs."""
+        posterior = _likelihood(wrong, runs) * self._shares
+        chances: _Floats = posterior @ _CHANCES / posterior.sum(axis=1)
+        return chances
+
+
+def _likelihood(wrong: _Floats, runs: Any) -> _Floats:
+    wrong, right = wrong[:, None], (runs - wrong)[:, None]
+    likelihood: _Floats = _CHANCES**wrong * (1 - _CHANCES) ** right
+    return likelihood
+
+
+def _weight(chance: _Floats) -> _Floats:
+    weight: _Floats = np.round(_WEIGHT_PARTS * np.log1p(_BROKEN_SHARE / ((1 - _BROKEN_SHARE) * chance)))
+    return weight
+
+
+def _corrected(losses: _Floats) -> list[float]:
+    """Return the p-value of the first row in each column, corrected for the number of columns."""
+    p_values = _p_values(losses)
+    shares = _shares_of_alpha(p_values.min(axis=0))
+    is_tested = shares > 0
+    result = np.ones(len(shares))
+    result[is_tested] = _step_down(p_values[:, is_tested] / shares[is_tested])
+    return [float(p) for p in result]
+
+
+def _p_values(losses: _Floats) -> _Floats:
+    """Return for each permutation and column how many of the permutations have such a loss, as a share."""
+    p_values = np.empty_like(losses)
+    for column, values in enumerate(losses.T):
+        p_values[:, column] = 1 - np.searchsorted(np.sort(values), values) / len(values)
+    return p_values
+
+
+def _step_down(p_values: _Floats) -> _Floats:
+    """Return for each column how often the smallest p-value of a permutation is as small as the observed one.
+
+    The columns with smaller observed p-values do not count, because they have been decided by then.
+    """
+    order = np.argsort(p_values[0], kind="stable")
+    smallest = np.minimum.accumulate(p_values[:, order[::-1]], axis=1)[:, ::-1]
+    corrected = np.empty(len(order))
+    corrected[order] = np.maximum.accumulate(np.mean(smallest <= p_values[0, order], axis=0))
+    return corrected
+
+
+def _shares_of_alpha(attainable: _Floats) -> _Floats:
+    """Return the share of the significance level of all cases, then of each tag. It is 0 for a tag that is not tested.
+
+    :param attainable: the smallest p-value that each can have.
+    """
+    is_tested = attainable[1:] <= _ATTAINABLE
+    if not is_tested.any():
+        return np.array([1.0, *np.zeros(len(is_tested))])
+    return np.array([_SHARE_OF_ALL_CASES, *is_tested * (1 - _SHARE_OF_ALL_CASES) / is_tested.sum()])

@@ -1,0 +1,118 @@
+"""Simulate the nights of a scenario, and compare them as `EvalGradeOperator` does, without a database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from airflow_provider_batch.evals.compare import AnswerScore, Baseline, Comparison, Verdict, compare
+from benchmarks.eval_nights.models import Nights
+from benchmarks.eval_nights.scenarios import SMALL_TAG, Scenario, tag_of
+
+#: numbers of cases
+Numbers = NDArray[np.int_]
+
+REGRESSED = (Verdict.REGRESSED, Verdict.MIXED)
+IMPROVED = (Verdict.IMPROVED, Verdict.MIXED)
+
+
+@dataclass
+class Counts:
+    """What a scenario gave, over all nights."""
+
+    nights: int = 0
+    #: quiet nights on which a model or one of its tags is called regressed, or improved
+    false_alarms: int = 0
+    false_improvements: int = 0
+    #: nights with broken cases on which they were found; with fixed cases as well, in both directions
+    detections: int = 0
+    #: nights on which the tag of the broken cases was named
+    tags_named: int = 0
+    #: broken cases on the nights on which they were found, and those among the first cases that the gate names
+    broken: int = 0
+    named_first: int = 0
+
+
+def simulate(scenario: Scenario, nights: int, seed: int, alpha: float) -> Counts:
+    """Simulate quiet nights, and the same nights with broken cases. Every night has a model of its own."""
+    counts = Counts()
+    for number in range(nights):
+        rng = np.random.default_rng([seed, number])
+        Night(scenario, rng, alpha).add_to(counts)
+    return counts
+
+
+class Night:
+    """One night with its history, quiet and with broken cases."""
+
+    def __init__(self, scenario: Scenario, rng: np.random.Generator, alpha: float) -> None:
+        self.scenario, self.alpha, self.rng = scenario, alpha, rng
+        count = scenario.runs + 1
+        #: for each model: the nights, the current one last, each with `repeats` answers per case
+        self.right = [self._nights(count) for _ in range(scenario.variants)]
+        self.judge = [rng.random(right.shape) < scenario.judge_errors for right in self.right]
+        self.broken, self.fixed = self._changes(self.right[0])
+
+    def add_to(self, counts: Counts) -> None:
+        """Compare the night, quiet and with broken cases."""
+        counts.nights += 1
+        quiet = compare(*self.scores(broken=False), alpha=self.alpha)
+        counts.false_alarms += any(comparison.verdict in REGRESSED for comparison in quiet)
+        counts.false_improvements += any(comparison.verdict in IMPROVED for comparison in quiet)
+        comparisons = compare(*self.scores(broken=True), alpha=self.alpha)
+        first = comparisons[0]
+        if first.verdict in REGRESSED and (not len(self.fixed) or first.verdict in IMPROVED):
+            counts.detections += 1
+            counts.broken += len(self.broken)
+            broken = {_case_id(number) for number in self.broken}
+            counts.named_first += len(broken & set(first.regressions[: len(broken)]))
+            counts.tags_named += _has(comparisons, tag_of(0))
+
+    def _nights(self, count: int) -> Nights:
+        scenario = self.scenario
+        nights = scenario.model(scenario.cases, count * scenario.repeats, self.rng)
+        return nights.reshape(count, scenario.repeats, scenario.cases)
+
+    def _changes(self, right: Nights) -> tuple[Numbers, Numbers]:
+        """Choose the cases to break and to fix: cases that the model mostly answers right, or wrong."""
+        scenario = self.scenario
+        share = right.mean(axis=(0, 1))
+        candidates = np.flatnonzero(share > 0.5)
+        if scenario.in_small_tag:
+            candidates = candidates[candidates < SMALL_TAG]
+        broken = self.rng.choice(candidates, min(scenario.broken, len(candidates)), replace=False)
+        candidates = np.flatnonzero(share < 0.5)
+        fixed = self.rng.choice(candidates, min(scenario.fixed, len(candidates)), replace=False)
+        return broken, fixed
+
+    def scores(self, *, broken: bool) -> tuple[Mapping[str, Sequence[AnswerScore]], Mapping[str, Baseline]]:
+        """Return the scores of the night and its baseline, for each model. The first model has the broken cases."""
+        scores, baselines = {}, {}
+        for number, (right, judge) in enumerate(zip(self.right, self.judge, strict=True)):
+            nights = right.copy()
+            if broken and number == 0:
+                nights[-1][:, self.broken] = False
+                nights[-1][:, self.fixed] = True
+            *earlier, current = [_answers(night) for night in nights ^ judge]
+            scores[f"model-{number}"] = current
+            baselines[f"model-{number}"] = Baseline("last", earlier[::-1])
+        return scores, baselines
+
+
+def _has(comparisons: Sequence[Comparison], tag: str) -> bool:
+    return any(comparison.tag == tag and comparison.verdict in REGRESSED for comparison in comparisons)
+
+
+def _answers(night: Nights) -> list[AnswerScore]:
+    return [
+        AnswerScore(_case_id(number), "", float(is_right), True, tag_of(number))
+        for repeat in night
+        for number, is_right in enumerate(repeat)
+    ]
+
+
+def _case_id(number: int) -> str:
+    return f"case-{number:04}"
