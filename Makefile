@@ -52,6 +52,7 @@ bench: $(BENCH) ## measure sealing, landing and waiting beside other tools, abou
 	@$(BIN)/python -m benchmarks.parsing --json build/bench/parsing.json
 	@$(BIN)/python -m benchmarks.triggers --json build/bench/triggers.json
 	@$(BIN)/python -m benchmarks.eval_nights --json build/bench/eval_nights.json
+	@$(BIN)/python -m benchmarks.grading --json build/bench/grading.json
 	@$(BIN)/python -m benchmarks.deadlines --json build/bench/deadlines.json
 	@$(BIN)/python -m benchmarks.ranges --json build/bench/ranges.json
 	@$(BIN)/python -m benchmarks.tokens --json build/bench/tokens.json

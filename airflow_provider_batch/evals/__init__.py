@@ -7,6 +7,7 @@ after that only reads and writes tables, so it can be repeated without paying ag
     cases        the cases that a query returns, checked before anything is paid for
     graders      one answer -> a score, right or wrong, and why
     grading      the answers of a run -> a grade for each
+    spool        the grades of a run in a temporary file, for runs of any size
     summary      grades -> accuracy per model and tag, with an interval
     compare      grades of a run and its baseline -> better, worse, and whether chance explains the difference
     permutation  whether chance explains what got better or worse, over all cases and per tag

@@ -10,6 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -117,5 +118,6 @@ def _build_case(
     return Case(case_id, str(question), expected_text, parsed_grader, tuple(dict.fromkeys(tag for tag in names if tag)))
 
 
+@lru_cache(maxsize=10_000)
 def _sha256(*parts: str | None) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

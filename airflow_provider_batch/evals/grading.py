@@ -10,10 +10,11 @@ otherwise a bad night of the provider would look like a worse model.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import NamedTuple
+from math import fsum
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -108,11 +109,22 @@ class EarlierGrade(msgspec.Struct, frozen=True):
         return same_answer and (case is None or case.input_sha256 != self.input_sha256)
 
 
+class GradedAnswers(Protocol):
+    """Where graded answers are kept: a list, or a `Spool` if there may be many."""
+
+    def append(self, item: GradedAnswer, /) -> None:
+        """Add a graded answer."""
+
+    def __iter__(self) -> Iterator[GradedAnswer]: ...
+
+    def __len__(self) -> int: ...
+
+
 class Grading(NamedTuple):
     """All grades of a run, and the cases that could not be graded as they are now."""
 
-    #: sorted by variant, case and repeat
-    answers: Sequence[GradedAnswer]
+    #: in the order of the answers
+    answers: GradedAnswers
     #: case_ids of answers without a case that were never graded before; these answers are left out
     left_out_cases: Sequence[str]
     #: case_ids whose question has changed or was removed since it was sent; their answers keep the earlier grade
@@ -126,12 +138,14 @@ def grade_answers(
     judgements: Mapping[AnswerKey, Judgement] | None,
     variants: Sequence[str] | None = None,
     earlier_grades: Mapping[AnswerKey, EarlierGrade] | None = None,
+    into: GradedAnswers | None = None,
 ) -> Grading:
-    """Grade every answer that has a case.
+    """Grade every answer that has a case, one by one.
 
     :param judgements: None if there is no table of judgements.
     :param variants: the expected models. If one of them has no answers at all, every case counts as unanswered.
     :param earlier_grades: the grades that the run already has. An answer whose question has changed keeps its grade.
+    :param into: where the graded answers are kept. Default: a new list.
     :raises InputError: if a case needs a judge and there are no judgements, or if no answer can be graded.
     """
     by_id = {case.case_id: case for case in cases}
@@ -142,7 +156,7 @@ def grade_answers(
             "was given. Let a judge model grade the answers in a second batch job, and pass its results table as "
             "judgements=. Nothing was graded."
         )
-    graded_answers: list[GradedAnswer] = []
+    graded_answers: GradedAnswers = [] if into is None else into
     left_out_cases: set[str] = set()
     kept_cases: set[str] = set()
     answered_variants: set[str] = set()
@@ -161,8 +175,9 @@ def grade_answers(
     for variant in variants or ():
         if variant not in answered_variants:
             grade = (wrong("no answer of this model landed"), False)
-            graded_answers.extend(_graded_answer(case, _missing_answer(case, variant), *grade) for case in cases)
-    if not graded_answers:
+            for case in cases:
+                graded_answers.append(_graded_answer(case, _missing_answer(case, variant), *grade))
+    if not len(graded_answers):
         raise InputError(
             f"There is nothing to grade: the run has answers to {format_count(len(left_out_cases), 'case')}, but "
             "cases_sql returns none of these cases. Nothing was written."
@@ -170,25 +185,22 @@ def grade_answers(
             else "There is nothing to grade: the run has no answers. Check that its answers landed, and that the names "
             "of the run and of the answers table are right. Nothing was written."
         )
-    graded_answers.sort(
-        key=lambda graded_answer: (graded_answer.answer.variant, graded_answer.case_id, graded_answer.answer.repeat)
-    )
     return Grading(graded_answers, sorted(left_out_cases), sorted(kept_cases))
 
 
 def scores(graded_answers: Iterable[GradedAnswer]) -> dict[str, list[AnswerScore]]:
-    """Return the scores to compare, by variant."""
+    """Return the scores to compare, by variant: one for each case, the mean over its answers.
+
+    A case with answered and unanswered repeats has one of each.
+    """
+    by_case: defaultdict[tuple[str, str, str, bool, tuple[str, ...]], list[float]] = defaultdict(list)
+    for graded in graded_answers:
+        key = (graded.answer.variant, graded.case_id, graded.case_sha256, graded.answered, graded.tags)
+        by_case[key].append(graded.score)
     by_variant: defaultdict[str, list[AnswerScore]] = defaultdict(list)
-    for graded_answer in graded_answers:
-        by_variant[graded_answer.answer.variant].append(
-            AnswerScore(
-                graded_answer.case_id,
-                graded_answer.case_sha256,
-                graded_answer.score,
-                graded_answer.answered,
-                ",".join(graded_answer.tags),
-            )
-        )
+    for (variant, case_id, sha256, answered, tags), values in sorted(by_case.items()):
+        score = fsum(values) / len(values)
+        by_variant[variant].append(AnswerScore(case_id, sha256, score, answered, ",".join(tags)))
     return dict(by_variant)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -90,11 +90,20 @@ class EvalStore:
                 )
             }
 
-    def earlier_grades(self, run: str) -> dict[AnswerKey, EarlierGrade]:
-        """Return the grades that a run already has. Empty if it was never graded."""
+    def earlier_grades(self, run: str, cases: Iterable[Case]) -> dict[AnswerKey, EarlierGrade]:
+        """Return the grades that a run already has for questions other than those of the cases.
+
+        The other answers are graded again, so their earlier grades do not matter.
+        """
+        questions = {case.case_id: case.input_sha256 for case in cases}
         columns = ("variant", "case_id", "repeat", *_EARLIER_GRADE_COLUMNS)
         rows = self._rows(self._full_name(tables.GRADES), columns, {"run": run})
-        return {(variant, case_id, int(repeat)): _earlier_grade(*row) for variant, case_id, repeat, *row in rows}
+        grades = ((variant, case_id, repeat, _earlier_grade(*row)) for variant, case_id, repeat, *row in rows)
+        return {
+            (variant, case_id, int(repeat)): grade
+            for variant, case_id, repeat, grade in grades
+            if questions.get(case_id) != grade.input_sha256
+        }
 
     def named_cases(self, run: str) -> dict[str, set[str]]:
         """Return the case_ids that got worse or were edited when the run was last graded, by variant."""
@@ -121,7 +130,7 @@ class EvalStore:
     def write(
         self,
         run: str,
-        graded_answers: Sequence[GradedAnswer],
+        graded_answers: Iterable[GradedAnswer],
         summaries: Sequence[Summary],
         comparisons: Sequence[Comparison],
         *,
@@ -129,8 +138,8 @@ class EvalStore:
         graded_at: datetime,
     ) -> None:
         """Replace all rows of a run in the grading tables, in one transaction."""
-        rows: dict[EvalTable, list[tuple[Any, ...]]] = {
-            tables.GRADES: [_grade_row(run, graded_answer, graded_at) for graded_answer in graded_answers],
+        rows: dict[EvalTable, Iterable[tuple[Any, ...]]] = {
+            tables.GRADES: (_grade_row(run, graded_answer, graded_at) for graded_answer in graded_answers),
             tables.SUMMARIES: [_summary_row(run, summary, graded_at) for summary in summaries],
             tables.COMPARISONS: [_comparison_row(run, comparison, alpha, graded_at) for comparison in comparisons],
             tables.CHANGES: [

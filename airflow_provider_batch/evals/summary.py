@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
+from math import fsum
+from typing import TypeVar
 
 import msgspec
 
@@ -37,64 +39,71 @@ class Summary(msgspec.Struct, frozen=True):
 
 def summaries(graded_answers: Iterable[GradedAnswer]) -> list[Summary]:
     """Return one summary per variant and tag and one per variant over all its cases, sorted by variant and tag."""
-    groups: defaultdict[tuple[str, str], list[GradedAnswer]] = defaultdict(list)
+    totals: defaultdict[tuple[str, str], _Totals] = defaultdict(_Totals)
     for graded_answer in graded_answers:
         for tag in {ALL_CASES, *graded_answer.tags}:
-            groups[graded_answer.answer.variant, tag].append(graded_answer)
-    return [_summary(variant, tag, group) for (variant, tag), group in sorted(groups.items())]
+            totals[graded_answer.answer.variant, tag].add(graded_answer)
+    return [group.summary(variant, tag) for (variant, tag), group in sorted(totals.items())]
 
 
-def case_scores(graded_answers: Iterable[GradedAnswer]) -> dict[str, float]:
-    """Return the mean score of each case, by case_id."""
-    scores: defaultdict[str, list[float]] = defaultdict(list)
-    for graded_answer in graded_answers:
-        scores[graded_answer.case_id].append(graded_answer.score)
-    return {case_id: sum(values) / len(values) for case_id, values in sorted(scores.items())}
+class _Totals:
+    """The totals of a group of answers, which are added one by one."""
 
+    def __init__(self) -> None:
+        #: sum of the scores and number of the answers of each case
+        self._scores: dict[str, tuple[float, int]] = {}
+        self._answers = self._graded = self._correct = 0
+        self._cost_usd: Decimal | None = Decimal(0)
+        self._judge_cost_usd: Decimal | None = Decimal(0)
+        self._input_tokens: int | None = 0
+        self._output_tokens: int | None = 0
+        self._sealed_at: datetime | None = None
 
-def _summary(variant: str, tag: str, group: Sequence[GradedAnswer]) -> Summary:
-    scores = case_scores(group)
-    accuracy = sum(scores.values()) / len(scores)
-    low, high = interval(accuracy, len(scores))
-    answered_count = sum(graded_answer.answered for graded_answer in group)
-    answers = [graded_answer.answer for graded_answer in group]
-    return Summary(
-        variant=variant,
-        tag=tag,
-        cases=len(scores),
-        answers=len(group),
-        graded=answered_count,
-        unanswered=len(group) - answered_count,
-        correct=sum(graded_answer.passed for graded_answer in group),
-        accuracy=accuracy,
-        low=low,
-        high=high,
+    def add(self, graded_answer: GradedAnswer) -> None:
+        """Add an answer."""
+        answer = graded_answer.answer
+        score, count = self._scores.get(graded_answer.case_id, (0.0, 0))
+        self._scores[graded_answer.case_id] = (score + graded_answer.score, count + 1)
+        self._answers += 1
+        self._graded += graded_answer.answered
+        self._correct += graded_answer.passed
+        self._judge_cost_usd = _sum(self._judge_cost_usd, graded_answer.judge_cost_usd)
         # A row that never got an answer cost nothing. That is not the same as an unknown price.
-        cost_usd=_total(answer.cost_usd for answer in answers if answer.came_from_model or answer.cost_usd),
-        judge_cost_usd=_total(graded_answer.judge_cost_usd for graded_answer in group),
-        input_tokens=_tokens(
-            answer.input_tokens for answer in answers if answer.came_from_model or answer.input_tokens
-        ),
-        output_tokens=_tokens(
-            answer.output_tokens for answer in answers if answer.came_from_model or answer.output_tokens
-        ),
-        sealed_at=max((answer.sealed_at for answer in answers if answer.sealed_at is not None), default=None),
-    )
+        if answer.came_from_model or answer.cost_usd:
+            self._cost_usd = _sum(self._cost_usd, answer.cost_usd)
+        if answer.came_from_model or answer.input_tokens:
+            self._input_tokens = _sum(self._input_tokens, answer.input_tokens)
+        if answer.came_from_model or answer.output_tokens:
+            self._output_tokens = _sum(self._output_tokens, answer.output_tokens)
+        if answer.sealed_at is not None:
+            self._sealed_at = max(self._sealed_at or answer.sealed_at, answer.sealed_at)
+
+    def summary(self, variant: str, tag: str) -> Summary:
+        """Return the summary of the answers so far, of which there is at least one."""
+        accuracy = min(fsum(score / count for score, count in self._scores.values()) / len(self._scores), 1.0)
+        low, high = interval(accuracy, len(self._scores))
+        return Summary(
+            variant=variant,
+            tag=tag,
+            cases=len(self._scores),
+            answers=self._answers,
+            graded=self._graded,
+            unanswered=self._answers - self._graded,
+            correct=self._correct,
+            accuracy=accuracy,
+            low=low,
+            high=high,
+            cost_usd=self._cost_usd,
+            judge_cost_usd=self._judge_cost_usd,
+            input_tokens=self._input_tokens,
+            output_tokens=self._output_tokens,
+            sealed_at=self._sealed_at,
+        )
 
 
-def _tokens(counts: Iterable[int | None]) -> int | None:
-    total = 0
-    for count in counts:
-        if count is None:
-            return None
-        total += count
-    return total
+_Number = TypeVar("_Number", int, Decimal)
 
 
-def _total(costs: Iterable[Decimal | None]) -> Decimal | None:
-    total = Decimal(0)
-    for cost in costs:
-        if cost is None:
-            return None
-        total += cost
-    return total
+def _sum(left: _Number | None, right: _Number | None) -> _Number | None:
+    """Return the sum, or None if one of the two is unknown."""
+    return None if left is None or right is None else left + right

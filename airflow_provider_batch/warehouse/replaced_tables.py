@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 _NOTHING_WRITTEN = "Nothing was written."
 
+#: number of rows that are inserted with one call
+_CHUNK_ROWS = 1_000
+
 
 @dataclass(frozen=True)
 class Replacement:
@@ -34,8 +38,8 @@ class Replacement:
     table: str
     #: column values that identify the rows to delete
     where: Mapping[str, Any]
-    #: the new rows, each a tuple in the order of the table's columns
-    rows: Sequence[tuple[Any, ...]]
+    #: the new rows, each a tuple in the order of the table's columns; they are read in chunks
+    rows: Iterable[tuple[Any, ...]]
 
 
 class ReplacedTables:
@@ -92,9 +96,10 @@ class ReplacedTables:
                     cursor.execute(
                         f"DELETE FROM {table} WHERE {dialect.condition(change.where)}", [*change.where.values()]
                     )
-                    if change.rows:
-                        statement = self._insert_statement(change.table)
-                        cursor.executemany(statement, [self._bind_row(columns, row) for row in change.rows])
+                    statement = self._insert_statement(change.table)
+                    rows = iter(change.rows)
+                    while chunk := [self._bind_row(columns, row) for row in islice(rows, _CHUNK_ROWS)]:
+                        cursor.executemany(statement, chunk)
         send_sql_hook_lineage(context=self._hook, sql=statement)
 
     def upsert(self, table: str, inserts: Sequence[tuple[Any, ...]], updates: Sequence[tuple[Any, ...]]) -> None:

@@ -15,8 +15,9 @@ from airflow_provider_batch.core.formatting import format_count, format_usd
 from airflow_provider_batch.core.pricing.prices import format_decimal
 from airflow_provider_batch.evals.cases import count_tags
 from airflow_provider_batch.evals.compare import DEFAULT_ALPHA, STOPPING_VERDICTS, Comparison, Verdict, compare
-from airflow_provider_batch.evals.grading import Grading, grade_answers, scores
+from airflow_provider_batch.evals.grading import GradedAnswer, Grading, grade_answers, scores
 from airflow_provider_batch.evals.sentences import format_edited, format_smallest_drop
+from airflow_provider_batch.evals.spool import Spool
 from airflow_provider_batch.evals.store import EvalStore, load_cases
 from airflow_provider_batch.evals.summary import Summary, summaries
 from airflow_provider_batch.evals.tables import ALL_CASES
@@ -165,9 +166,10 @@ class EvalGradeOperator(CheckedMapping, BaseOperator):
         """Grade the run, write the tables and return the scores."""
         with airflow_failures(self.log):
             parse_fields(self)
-            return self._execute()
+            with Spool(GradedAnswer) as graded_answers:
+                return self._execute(graded_answers)
 
-    def _execute(self) -> dict[str, Any]:
+    def _execute(self, graded_answers: Spool[GradedAnswer]) -> dict[str, Any]:
         hook = sql_hook(self.warehouse_conn_id)
         store = EvalStore(hook, self.prefix)
         cases = load_cases(hook, self.cases_sql, self.grader_modules)
@@ -180,7 +182,8 @@ class EvalGradeOperator(CheckedMapping, BaseOperator):
             store.answers(self.answers, self.run),
             judgements=judgements,
             variants=self.variants,
-            earlier_grades=store.earlier_grades(self.run),
+            earlier_grades=store.earlier_grades(self.run, cases),
+            into=graded_answers,
         )
         run_summaries = summaries(grading.answers)
         totals = {summary.variant: summary for summary in run_summaries if summary.tag == ALL_CASES}
