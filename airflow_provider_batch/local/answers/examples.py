@@ -64,9 +64,9 @@ class LabelledExamples:
         self._model = E5()
         self._embed = lru_cache(maxsize=8)(self._model.query)  # a schema with several enums needs a text several times
         texts = [example.text[:_EXAMPLE_LENGTH] for example in self._examples]
-        with ThreadPoolExecutor(1) as executor:
-            self._vectors = executor.submit(self._model.query, texts)
-            executor.shutdown(wait=False)
+        executor = ThreadPoolExecutor(1)
+        self._vectors = executor.submit(self._model.query, texts)
+        executor.shutdown(wait=False)
         self._centroids = lru_cache(maxsize=64)(self._compute_centroids)
 
     def choose(self, values: Sequence[str], text: str, model: str) -> str | None:
