@@ -47,7 +47,8 @@ _BROKEN_SHARE = 0.05
 _CHANCES = np.concatenate([[0.0005, 0.002, 0.005], np.linspace(0.01, 0.99, 50), [0.995, 0.998, 0.9995]])
 _ITERATIONS = 100
 
-#: the probability with which the smallest drop is found
+#: The probability with which the smallest drop is found, as far as the normal distribution holds. In simulations,
+#: drops of that size were found on 62 % to 83 % of nights.
 _POWER = 0.8
 
 #: share of the significance level that belongs to all cases together; the tags divide the rest
@@ -63,7 +64,7 @@ class PermutationTest(NamedTuple):
     #: a gain. Corrected for the number of tags.
     worse: Sequence[float]
     better: Sequence[float]
-    #: the smallest drop in accuracy that would be found on four of five nights; None if no drop would
+    #: the smallest drop in accuracy that would be found on about three of four nights; None if none would
     smallest_drop: float | None
 
 

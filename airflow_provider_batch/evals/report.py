@@ -62,7 +62,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     difference: float
     #: of a loss or of a gain, whichever is smaller; corrected for the number of models and tags
     p_value: float | None
-    #: the smallest drop in accuracy that would be found on four of five nights; None if no drop would
+    #: the smallest drop in accuracy that would be found on about three of four nights; None if none would
     smallest_drop: float | None = None
     #: tags whose cases got worse, or better, by more than chance explains
     regressed_tags: list[str] = []

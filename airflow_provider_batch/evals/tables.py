@@ -147,7 +147,8 @@ COMPARISONS = EvalTable(
             ("p_worse", _FLOAT),
             ("p_better", _FLOAT),
             ("alpha", _FLOAT),
-            # The smallest drop in accuracy that would be found on four of five nights; NULL if unknown, and for a tag.
+            # the smallest drop in accuracy that would be found on about three of four nights; NULL if none would,
+            # and for a tag.
             ("smallest_drop", _FLOAT),
             # no_history | same | improved | regressed | mixed. That of all cases counts the tags as well: it is
             # regressed if a tag is.
