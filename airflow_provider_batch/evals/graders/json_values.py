@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from functools import lru_cache, reduce
+from itertools import islice
 from typing import Any
 
 import jsonschema_rs
@@ -18,6 +19,9 @@ from airflow_provider_batch.exceptions import InputError
 _FENCE = re.compile(r"[ \t]{0,3}(`{3,}|~{3,})([^`]*)")
 #: a block of code on one line that is the whole answer
 _FENCED_LINE = re.compile(r"```(?:json\b)?([^\n]*)```")
+
+#: only this many fenced blocks of an answer are read
+_MAX_BLOCKS = 1_000
 
 _BRACKET = re.compile(r"[{\[]")
 #: `contains-json` gives up after it has read this many characters: so many, and the length of the answer so many times
@@ -157,7 +161,7 @@ def read_json(text: str) -> Any:
 
 def _fenced_values(text: str) -> Iterator[Any]:
     line = _FENCED_LINE.fullmatch(text.strip())
-    for block in [line[1]] if line else _fenced_blocks(text):
+    for block in [line[1]] if line else islice(_fenced_blocks(text), _MAX_BLOCKS):
         try:
             yield _load(block)
         except ValueError:
