@@ -254,7 +254,7 @@ ACCEPTED |= {
     **dict.fromkeys(("grade.judgements", "report.judgements", "report.title", "accept.note"), OPTIONAL_TEXT),
     **dict.fromkeys(("grade.variants", "accept.variants"), VARIANTS),
     **dict.fromkeys(("cases.grader_modules", "grade.grader_modules"), MODULES),
-    "grade.alpha": FRACTION,
+    "grade.alpha": {*FRACTION, *TEMPLATED},
     "grade.baseline_runs": COUNT,
     "gate.action": TEMPLATED,
     "gate.max_unanswered": {*FRACTION, "zero"},
