@@ -6,6 +6,7 @@ after that only reads and writes tables, so it can be repeated without paying ag
 
     cases        the cases that a query returns, checked before anything is paid for
     graders      one answer -> a score, right or wrong, and why
+    judging      the verdicts of several judges -> their majority, and how far they agree with people
     grading      the answers of a run -> a grade for each
     spool        the grades of a run in a temporary file, for runs of any size
     summary      grades -> accuracy per model and tag, with an interval
@@ -16,11 +17,11 @@ after that only reads and writes tables, so it can be repeated without paying ag
     tables       the columns of the tables, and the SQL of a gate
     store        reads and writes those tables in a warehouse
     costs        estimated and actual costs of a run
-    report       a graded run as one HTML file, with `plots`; `read_report` reads it from the tables, and `page` names
-                 the file in staging
+    report       a graded run as one HTML file, with `plots`; `read_report` and `read_cases` read it from the tables
+                 with `queries`, and `page` names the file in staging
     matrix       all answers of a run, and how two runs differ, for the page in Airflow; `read_matrix` reads them
     imports      evals of other tools -> cases; `import_files` opens their files, `case_table` writes the cases
 
-All modules except `store`, `read_report`, `read_matrix`, `page`, `import_files` and `case_table` are pure: no Airflow,
-no database, no network.
+All modules except `store`, `queries`, `read_…`, `page`, `import_files` and `case_table` are pure: no Airflow, no database,
+no network.
 """

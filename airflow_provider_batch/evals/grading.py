@@ -2,9 +2,9 @@
 
 An unusable answer (refused, cut off, not valid against the schema) is wrong for every grader that reads its text. A
 request without any answer (failed, expired, cancelled, missing, withheld, pending) is *unanswered*, and so is an answer
-whose verdict from the judge is missing. Unanswered requests score 0 as well, because otherwise an eval would look
-better with every hard case that times out. But they are counted separately and never compared with another run, because
-otherwise a bad night of the provider would look like a worse model.
+on which no judge gave a verdict. Unanswered requests score 0 as well, because otherwise an eval would look better with
+every hard case that times out. But they are counted separately and never compared with another run, because otherwise a
+bad night of the provider would look like a worse model.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from airflow_provider_batch.core.answers.outcome import Outcome
 from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.evals.cases import Case
 from airflow_provider_batch.evals.compare import AnswerScore
-from airflow_provider_batch.evals.graders import Grade, parse_verdict, wrong
+from airflow_provider_batch.evals.graders import Grade, wrong
+from airflow_provider_batch.evals.judging import Judgement, decide, total_cost
 from airflow_provider_batch.exceptions import InputError
 
 #: outcomes where the model itself gave an unusable answer
@@ -52,16 +53,7 @@ class Answer(msgspec.Struct, frozen=True):
         return self.outcome == Outcome.SUCCEEDED or self.outcome in _UNUSABLE_OUTCOMES
 
 
-class Judgement(msgspec.Struct, frozen=True):
-    """One row of `eval_judgements`."""
-
-    outcome: str
-    verdict: str | None
-    reason: str | None
-    cost_usd: Decimal | None
-
-
-#: variant, case_id and repeat: the key of an answer, its judgement and its grade
+#: variant, case_id and repeat: the key of an answer, its judgements and its grade
 AnswerKey = tuple[str, str, int]
 
 
@@ -82,7 +74,7 @@ class GradedAnswer(msgspec.Struct, frozen=True):
     passed: bool
     reason: str
     answered: bool
-    #: cost of the judge's verdict in US dollars; None if the price is unknown
+    #: cost of the verdicts in US dollars; None if a price is unknown
     judge_cost_usd: Decimal | None = Decimal(0)
 
 
@@ -135,14 +127,14 @@ def grade_answers(
     cases: Sequence[Case],
     answers: Iterable[Answer],
     *,
-    judgements: Mapping[AnswerKey, Judgement] | None,
+    judgements: Mapping[AnswerKey, Sequence[Judgement]] | None,
     variants: Sequence[str] | None = None,
     earlier_grades: Mapping[AnswerKey, EarlierGrade] | None = None,
     into: GradedAnswers | None = None,
 ) -> Grading:
     """Grade every answer that has a case, one by one.
 
-    :param judgements: None if there is no table of judgements.
+    :param judgements: the verdicts on each answer; None if there is no table of judgements.
     :param variants: the expected models. If one of them has no answers at all, every case counts as unanswered.
     :param earlier_grades: the grades that the run already has. An answer whose question has changed keeps its grade.
     :param into: where the graded answers are kept. Default: a new list.
@@ -164,14 +156,14 @@ def grade_answers(
         answered_variants.add(answer.variant)
         key = (answer.variant, answer.case_id, answer.repeat)
         case, earlier_grade = by_id.get(answer.case_id), (earlier_grades or {}).get(key)
-        judgement = (judgements or {}).get(key)
+        verdicts = (judgements or {}).get(key, ())
         if earlier_grade is not None and earlier_grade.stays(case, answer):
             kept_cases.add(answer.case_id)
-            graded_answers.append(_keep_grade(answer, earlier_grade, judgement))
+            graded_answers.append(_keep_grade(answer, earlier_grade, verdicts))
         elif case is None:
             left_out_cases.add(answer.case_id)
         else:
-            graded_answers.append(_graded_answer(case, answer, *_grade(case, answer, judgement)))
+            graded_answers.append(_graded_answer(case, answer, *_grade(case, answer, verdicts)))
     for variant in variants or ():
         if variant not in answered_variants:
             grade = (wrong("no answer of this model landed"), False)
@@ -204,26 +196,20 @@ def scores(graded_answers: Iterable[GradedAnswer]) -> dict[str, list[AnswerScore
     return dict(by_variant)
 
 
-#: grade, whether the answer was answered, cost of the verdict
+#: grade, whether the answer was answered, cost of the verdicts
 _Result = tuple[Grade, bool, Decimal | None]
 
 
-def _grade(case: Case, answer: Answer, judgement: Judgement | None) -> _Result:
+def _grade(case: Case, answer: Answer, judgements: Sequence[Judgement]) -> _Result:
     no_cost = Decimal(0)
     if not answer.came_from_model:
         return wrong(answer.outcome), False, no_cost
     if answer.outcome != Outcome.SUCCEEDED or not case.grader.needs_judge:
         return case.grader.grade(case, answer), True, no_cost
-    if judgement is None:
-        return wrong("there is no verdict on this answer"), False, no_cost
-    cost = _verdict_cost(judgement)
-    if judgement.outcome != Outcome.SUCCEEDED:
-        return wrong(f"the judge's answer: {judgement.outcome}"), False, cost
-    is_right = parse_verdict(judgement.verdict)
-    if is_right is None:
-        return wrong("the judge's verdict is neither correct nor incorrect"), False, cost
-    verdict = Grade(float(is_right), is_right, f"judge: {judgement.reason or 'no reason given'}")
-    return case.grader.grade(case, answer, verdict), True, cost
+    verdict, problem = decide(judgements)
+    if verdict is None:
+        return wrong(problem), False, total_cost(judgements)
+    return case.grader.grade(case, answer, verdict), True, total_cost(judgements)
 
 
 def _graded_answer(
@@ -244,7 +230,7 @@ def _graded_answer(
     )
 
 
-def _keep_grade(answer: Answer, earlier_grade: EarlierGrade, judgement: Judgement | None) -> GradedAnswer:
+def _keep_grade(answer: Answer, earlier_grade: EarlierGrade, judgements: Sequence[Judgement]) -> GradedAnswer:
     return GradedAnswer(
         case_id=answer.case_id,
         grader=earlier_grade.grader,
@@ -256,13 +242,8 @@ def _keep_grade(answer: Answer, earlier_grade: EarlierGrade, judgement: Judgemen
         passed=earlier_grade.passed,
         reason=earlier_grade.reason,
         answered=earlier_grade.answered,
-        judge_cost_usd=Decimal(0) if judgement is None else _verdict_cost(judgement),
+        judge_cost_usd=total_cost(judgements),
     )
-
-
-def _verdict_cost(judgement: Judgement) -> Decimal | None:
-    # A verdict that never came cost nothing. That is not the same as an unknown price.
-    return judgement.cost_usd if judgement.outcome == Outcome.SUCCEEDED else judgement.cost_usd or Decimal(0)
 
 
 def _missing_answer(case: Case, variant: str) -> Answer:

@@ -15,6 +15,8 @@ from airflow_provider_batch.core.answers.stub import STUB_PREFIX
 from airflow_provider_batch.evals import plots
 from airflow_provider_batch.evals.compare import STOPPING_VERDICTS, Verdict
 from airflow_provider_batch.evals.costs import COSTS, cost_rows
+from airflow_provider_batch.evals.graders import parse_verdict
+from airflow_provider_batch.evals.judging import Agreement, LabelledVerdict, agreements
 from airflow_provider_batch.evals.queries import EvalQueries, Row
 from airflow_provider_batch.evals.read_cases import always_wrong, better_cases, case_rows, with_prompts, worse_cases
 from airflow_provider_batch.evals.report import (
@@ -29,7 +31,7 @@ from airflow_provider_batch.evals.report import (
     TagView,
     VariantView,
 )
-from airflow_provider_batch.evals.tables import ALL_CASES
+from airflow_provider_batch.evals.tables import ALL_CASES, LABELS
 from airflow_provider_batch.exceptions import InputError
 from airflow_provider_batch.warehouse.replaced_tables import ReplacedTables, Replacement
 
@@ -113,6 +115,9 @@ class ReportTables(EvalQueries):
             differing=CaseTable(with_prompts(self, differing_cases), len(differing_cases)),
             agreed_right=sum(row.all_right for row in cases),
             agreed_wrong=sum(row.all_wrong for row in cases),
+            has_judge=self._judgements is not None,
+            agreements=self._agreements(),
+            labels_table=self._prefix + LABELS.name,
             stub_answers=self._stub_answers(run),
         )
 
@@ -134,10 +139,28 @@ class ReportTables(EvalQueries):
             run,
         )
         for row in rows:
-            # An answer that succeeded is unanswered if the judge's verdict on it is missing.
+            # An answer that succeeded is unanswered if no judge gave a verdict on it.
             label = "not judged" if row["outcome"] == "succeeded" else row["outcome"] or "never sent"
             counts[row["variant"]][label] = row["answers"]
         return counts
+
+    def _agreements(self) -> list[Agreement]:
+        """Return how far the judges agree with people, over all answers of all runs that both have judged."""
+        if self._judgements is None:
+            return []
+        rows = self.rows(
+            "SELECT j.run, j.variant, j.case_id, j.repeat, j.model, j.verdict, l.label FROM {prefix}labels l "
+            f"JOIN {self._judgements} j ON j.run = l.run AND j.variant = l.variant AND j.case_id = l.case_id "
+            "AND j.repeat = l.repeat WHERE j.outcome = ?",
+            "succeeded",
+        )
+        verdicts = []
+        for row in rows:
+            verdict, label = parse_verdict(row["verdict"]), parse_verdict(row["label"])
+            if verdict is not None and label is not None:
+                answer = (row["run"], row["variant"], row["case_id"], int(row["repeat"]))
+                verdicts.append(LabelledVerdict(answer, str(row["model"]), verdict, label))
+        return agreements(verdicts)
 
     def _stub_answers(self, run: str) -> int:
         """Return the number of answers that no model wrote."""

@@ -20,6 +20,7 @@ from markupsafe import Markup
 
 from airflow_provider_batch.core.formatting import format_count, format_usd, format_usd_range
 from airflow_provider_batch.evals import plots
+from airflow_provider_batch.evals.judging import MAJORITY, Agreement
 from airflow_provider_batch.evals.sentences import format_edited, format_smallest_drop
 
 #: maximum number of cases to show per model, and for all models together
@@ -237,6 +238,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     #: number of cases that all models answered right, and wrong
     agreed_right: int
     agreed_wrong: int
+    #: whether models judge answers, and how far they agree with people
+    has_judge: bool
+    agreements: list[Agreement]
+    #: the table with what people say of answers
+    labels_table: str
     #: number of answers of this run that no model wrote, because they come from the stub of the local batch server
     stub_answers: int = 0
 
@@ -287,6 +293,7 @@ def render(report: Report, page: str = "") -> str:
         style=Markup(_style),
         policy=policy(_style.encode()),
         signs=plots.MARKER_SIGNS,
+        majority=MAJORITY,
     )
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_batch.evals import tables
 from airflow_provider_batch.evals.cases import Case, read_cases
 from airflow_provider_batch.evals.compare import AnswerScore, Baseline, Change, Comparison, Verdict
-from airflow_provider_batch.evals.grading import Answer, AnswerKey, EarlierGrade, GradedAnswer, Judgement
+from airflow_provider_batch.evals.grading import Answer, AnswerKey, EarlierGrade, GradedAnswer
+from airflow_provider_batch.evals.judging import Judgement
 from airflow_provider_batch.evals.summary import Summary
 from airflow_provider_batch.evals.tables import EvalTable
 from airflow_provider_batch.exceptions import AbsentTableError, InputError
@@ -45,7 +46,7 @@ class EvalStore:
 
     def __init__(self, hook: DbApiHook, prefix: str) -> None:
         self._hook, self._prefix, self._dialect = hook, prefix, dialect_of(hook)
-        written_tables = (*tables.GRADING_TABLES, tables.ACCEPTED)
+        written_tables = (*tables.GRADING_TABLES, tables.ACCEPTED, tables.LABELS)
         self._tables = ReplacedTables(hook, {self._full_name(table): table.columns for table in written_tables})
 
     def prepare(self) -> None:
@@ -72,23 +73,24 @@ class EvalStore:
                     sealed_at=_timestamp(sealed_at),
                 )
 
-    def judgements(self, table: str, run: str) -> dict[AnswerKey, Judgement]:
-        """Return the verdicts of a run.
+    def judgements(self, table: str, run: str) -> dict[AnswerKey, list[Judgement]]:
+        """Return the verdicts of a run: for each answer those of all judges.
 
         :raises InputError: if the table does not exist.
         """
+        judgements: defaultdict[AnswerKey, list[Judgement]] = defaultdict(list)
         with _require_table(table, "verdicts"):
-            return {
-                (str(variant), str(case_id), 1 if repeat is None else int(repeat)): Judgement(
-                    outcome=str(outcome),
-                    verdict=None if verdict is None else str(verdict),
-                    reason=None if reason is None else str(reason),
-                    cost_usd=_decimal(cost),
+            rows = self._rows(table, tables.JUDGEMENT_COLUMNS, {"run": run})
+            for variant, case_id, repeat, outcome, verdict, reason, cost in rows:
+                judgements[str(variant), str(case_id), 1 if repeat is None else int(repeat)].append(
+                    Judgement(
+                        outcome=str(outcome),
+                        verdict=None if verdict is None else str(verdict),
+                        reason=None if reason is None else str(reason),
+                        cost_usd=_decimal(cost),
+                    )
                 )
-                for variant, case_id, repeat, outcome, verdict, reason, cost in self._rows(
-                    table, tables.JUDGEMENT_COLUMNS, {"run": run}
-                )
-            }
+        return judgements
 
     def earlier_grades(self, run: str, cases: Iterable[Case]) -> dict[AnswerKey, EarlierGrade]:
         """Return the grades that a run already has for questions other than those of the cases.

@@ -2,7 +2,8 @@
 
 The column `run` names a run (by default the DAG run's id), and `variant` names a model. `eval_answers` and
 `eval_judgements` are results tables, written by `BatchResultsOperator`. `EvalGradeOperator` writes the others, always
-all rows of a run in one transaction. `EvalAcceptOperator` writes `eval_accepted`, which you may also edit by hand.
+all rows of a run in one transaction. `EvalAcceptOperator` writes `eval_accepted`, which you may also edit by hand, and
+`eval_labels` is only edited by hand.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ ANSWER_COLUMNS = (
 )
 
 #: Columns that grading reads from `eval_judgements`. It has the same keys and carried columns as the answers; `verdict`
-#: and `reason` come from the judge's output.
+#: and `reason` come from the judge's output. With several judges, each has a row for the same answer, with another
+#: custom_id.
 JUDGEMENT_COLUMNS = ("variant", "case_id", "repeat", "outcome", "verdict", "reason", "cost_usd")
 
 #: tag of the summary over all cases
@@ -109,7 +111,7 @@ SUMMARIES = EvalTable(
             ("high", _FLOAT),
             # US dollars; NULL if the price of an answer is unknown
             ("cost_usd", _NUMERIC),
-            # cost of the judge's verdicts; NULL if unknown, 0 without a judge
+            # cost of the judges' verdicts; NULL if unknown, 0 without a judge
             ("judge_cost_usd", _NUMERIC),
             # NULL if the usage of an answer is unknown
             ("input_tokens", _INTEGER),
@@ -183,6 +185,15 @@ CHANGES = EvalTable(
 
 #: accepted runs, which later runs are compared with
 ACCEPTED = EvalTable("accepted", _columns(_RUN_VARIANT, (("accepted_at", _TIMESTAMP), ("note", _TEXT))))
+
+#: What people say of answers, to check the judges by: `label` is `correct` or `incorrect`. Only people write it.
+LABELS = EvalTable(
+    "labels",
+    _columns(
+        (*_RUN_VARIANT, ("case_id", _TEXT), ("repeat", _INTEGER)),
+        (("label", _TEXT), ("note", _TEXT)),
+    ),
+)
 
 #: the id of the current DAG run, as an Airflow template inside a quoted SQL string
 THIS_RUN = '{{ run_id | replace("\'", "\'\'") }}'

@@ -49,8 +49,9 @@ with DAG(
             ["gpt-5-mini", "gpt-5-nano"], type="array", items=MODEL, minItems=1, maxItems=8, uniqueItems=True,
             title="Models", description="Models to evaluate, one per line",
         ),
-        "judge": Param(
-            "gpt-5-mini", **MODEL, title="Judge", description="Model that judges the cases with the grader judge"
+        "judges": Param(
+            ["gpt-5-mini"], type="array", items=MODEL, minItems=1, maxItems=5, uniqueItems=True,
+            title="Judges", description="Models that judge the cases with the grader judge; the majority decides",
         ),
         "repeats": Param(
             1, type="integer", minimum=1, maximum=20,
@@ -58,7 +59,7 @@ with DAG(
         ),
         "max_cost_usd": Param(
             5, type="number", exclusiveMinimum=0,
-            title="Ceiling", description="US dollars for the whole run: all models, and the judge",
+            title="Ceiling", description="US dollars for the whole run: all models, and the judges",
         ),
         "alpha": Param(
             0.04, type="number", exclusiveMinimum=0, maximum=0.2,
@@ -80,7 +81,7 @@ with DAG(
 
     @task_group
     def evaluate(model: str) -> Any:
-        """Get the answers of one model, then let the judge grade those that no rule can grade."""
+        """Get the answers of one model, then let the judges grade those that no rule can grade."""
         # 07:00 is five hours after the start. The final pass ends by each deadline; half an hour after it is a reserve.
         common: dict[str, Any] = {
             "custom_id": "{{ row.id }}",
@@ -103,7 +104,7 @@ with DAG(
         judgements = batch_job.override(group_id="judge")(
             **common,
             sql="sql/eval_to_judge.sql",
-            model=dag.param("judge"),
+            model="{{ row.judge }}",
             system="prompts/judge.md",
             prompt="prompts/judge_question.md",
             output_schema=Verdict,

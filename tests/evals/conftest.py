@@ -65,10 +65,12 @@ class Evals:
         table: str = "eval_answers",
         *,
         sealed_now: bool = False,
+        suffix: str = "",
     ) -> None:
         """Land answers, each with case_id, output and optionally outcome and repeat.
 
         :param sealed_now: set the sealing time of the job to the current time, as after a clear.
+        :param suffix: end of each custom_id.
         """
         is_judgement = table == "eval_judgements"
         if run not in self._runs:
@@ -76,7 +78,7 @@ class Evals:
         sealed_at = datetime.now(UTC) if sealed_now else START + timedelta(days=self._runs.index(run))
         sink = open_sink(self.warehouse.hook, table, JUDGEMENTS if is_judgement else ANSWERS)
         sink.prepare()
-        sink.write(self._row(run, variant, sealed_at, is_judgement, *answer) for answer in answers)
+        sink.write(self._row(run, variant, sealed_at, is_judgement, suffix, *answer) for answer in answers)
 
     def _row(
         self,
@@ -84,6 +86,7 @@ class Evals:
         variant: str,
         sealed_at: datetime,
         is_judgement: bool,
+        suffix: str,
         case_id: str,
         output: str | None,
         outcome: str = "succeeded",
@@ -91,7 +94,7 @@ class Evals:
     ) -> tuple[Any, ...]:
         custom_id = case_id if repeat == 1 else f"{case_id}~{repeat}"
         cost = Decimal("0.001") if outcome == "succeeded" else None
-        row = (run, variant, custom_id, outcome, output, variant, 10, 5, cost, sealed_at, case_id, repeat)
+        row = (run, variant, custom_id + suffix, outcome, output, variant, 10, 5, cost, sealed_at, case_id, repeat)
         return (*row, output, "because") if is_judgement else row
 
     def grade(self, run: str, **options: Any) -> dict[str, Any]:

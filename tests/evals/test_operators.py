@@ -232,6 +232,22 @@ def test_verdicts_are_read_from_the_table_of_judgements(evals_anywhere: Evals) -
     assert float(cost) == pytest.approx(0.003)
 
 
+def test_the_majority_of_several_judges_decides(evals_anywhere: Evals) -> None:
+    evals = evals_anywhere
+    evals.cases(("c00", "friendly", "judge", "tone"), ("c01", "friendly", "judge", "tone"))
+    evals.land("one", "mini", RIGHT_ANSWERS[:2])
+    for judge, verdicts in (("", "correct incorrect"), ("@b", "incorrect incorrect"), ("@c", "correct correct")):
+        rows = [(case_id, verdict) for case_id, verdict in zip(("c00", "c01"), verdicts.split(), strict=True)]
+        evals.land("one", "mini", rows, "eval_judgements", suffix=judge)
+    evals.grade("one", judgements="eval_judgements")
+    assert evals.table("eval_grades", "case_id, passed, reason", "1") == [
+        ("c00", 1, "2 of 3 judges call it correct: because"),
+        ("c01", 0, "1 of 3 judges call it correct: because"),
+    ]
+    ((cost,),) = evals.table("eval_summaries", "judge_cost_usd", "1")[:1]
+    assert float(cost) == pytest.approx(0.006)
+
+
 def test_a_partial_score_counts_in_the_accuracy_and_an_answer_that_passed_counts_as_right(
     evals_anywhere: Evals,
 ) -> None:

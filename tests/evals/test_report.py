@@ -36,13 +36,19 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Repor
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "sqlite", "host": str(path)}))
 
     def write_and_read(
-        models: dict[str, Model], *, night: int = -1, landings: Any = (), edit: str = "", **nights: Any
+        models: dict[str, Model],
+        *,
+        night: int = -1,
+        landings: Any = (),
+        edit: str = "",
+        judgements: str | None = None,
+        **nights: Any,
     ) -> Report:
         runs = write_nights(path, models, **nights)
         with closing(sqlite3.connect(path)) as connection:
             connection.executescript(edit)
         tables = ReportTables(
-            sql_hook("warehouse"), cases_sql=CASES_SQL, answers="eval_answers", judgements=None, prefix="eval_"
+            sql_hook("warehouse"), cases_sql=CASES_SQL, answers="eval_answers", judgements=judgements, prefix="eval_"
         )
         tables.record_costs(runs[night], landings)
         return tables.read(runs[night], "nightly_eval")
@@ -180,6 +186,37 @@ def test_models_are_shown_side_by_side_where_they_differ(read: Callable[..., Rep
     assert "Models side by side" in render(report)
 
 
+JUDGE_TABLES = """
+CREATE TABLE eval_judgements (run, variant, case_id, repeat, model, job_uid, outcome, verdict);
+CREATE TABLE eval_labels (run, variant, case_id, repeat, label, note);
+INSERT INTO eval_judgements VALUES
+    ('r', 'a', 'c001', 1, 'strict', 'j', 'succeeded', 'incorrect'),
+    ('r', 'a', 'c001', 1, 'kind', 'j', 'succeeded', 'correct'),
+    ('r', 'a', 'c002', 1, 'strict', 'j', 'succeeded', 'incorrect'),
+    ('r', 'a', 'c002', 1, 'kind', 'j', 'succeeded', 'correct'),
+    ('r', 'a', 'c003', 1, 'strict', 'j', 'succeeded', 'incorrect'),
+    ('r', 'a', 'c003', 1, 'kind', 'j', 'expired', NULL);
+"""
+
+
+def test_the_judges_are_compared_with_the_labels_of_people(read: Callable[..., Report]) -> None:
+    labels = (
+        "INSERT INTO eval_labels VALUES ('r', 'a', 'c001', 1, 'correct', NULL), ('r', 'a', 'c002', 1, 'wrong', ''),"
+    )
+    labels += "('r', 'a', 'c003', 1, 'incorrect', 'rude'), ('r', 'a', 'c009', 1, 'correct', 'was never judged')"
+    report = read({"a": steady(0.9)}, cases=20, judgements="eval_judgements", edit=JUDGE_TABLES + labels)
+    rows = [(row.judge, row.answers, row.too_kind, row.too_strict) for row in report.agreements]
+    assert rows == [("kind", 2, 1, 0), ("strict", 3, 0, 1), ("majority", 3, 0, 1)]
+    page = render(report)
+    assert "The judges against people" in page
+    assert "majority of the judges" in page
+
+
+def test_without_labels_the_report_says_how_to_check_the_judges(read: Callable[..., Report]) -> None:
+    page = render(read({"a": steady(0.9)}, cases=20, judgements="eval_judgements", edit=JUDGE_TABLES))
+    assert "into the table <code>eval_labels</code>" in page
+
+
 @pytest.mark.parametrize(("correct", "cost"), [("10", 0.042), ("0", None)])
 def test_the_cost_is_also_shown_for_each_right_answer(
     read: Callable[..., Report], correct: str, cost: float | None
@@ -190,8 +227,10 @@ def test_the_cost_is_also_shown_for_each_right_answer(
     assert ("for each right answer" in render(report)) is (cost is not None)
 
 
-def test_the_report_of_one_model_compares_no_models(read: Callable[..., Report]) -> None:
-    assert "Models side by side" not in render(read({"a": steady(0.9)}, cases=20))
+def test_the_report_of_one_model_without_a_judge_compares_neither(read: Callable[..., Report]) -> None:
+    page = render(read({"a": steady(0.9)}, cases=20))
+    assert "Models side by side" not in page
+    assert "The judges against people" not in page
 
 
 def test_a_report_links_to_all_answers_in_airflow(read: Callable[..., Report]) -> None:

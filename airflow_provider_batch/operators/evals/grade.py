@@ -104,8 +104,8 @@ class EvalGradeOperator(CheckedMapping, BaseOperator):
     :param cases_sql: a SELECT of `case_id, input, expected, grader, tags`, or the name of a .sql file.
     :param answers: results table with the answers. Its key columns are `run` and `variant`; it carries `case_id` and
         `repeat`.
-    :param judgements: results table with the verdicts of a judge. It has the same key and carried columns, plus
-        `verdict` and `reason`. Needed if a case has the grader `judge`.
+    :param judgements: results table with the verdicts of one judge or several, whose majority decides. It has the same
+        key and carried columns, plus `verdict` and `reason`. Needed if a case has the grader `judge`.
     :param run: id of the run to grade.
     :param variants: the expected models. If nothing landed for one of them, all its cases count as unanswered. Without
         this argument, such a model would go unnoticed.

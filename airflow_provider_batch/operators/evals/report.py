@@ -41,7 +41,7 @@ class EvalReportOperator(CheckedMapping, BaseOperator):
     :param title: heading of the page.
     :param cases_sql: as passed to EvalGradeOperator.
     :param answers: results table with the answers.
-    :param judgements: results table with the verdicts of a judge, if there is one.
+    :param judgements: results table with the verdicts of the judges, if there are any.
     :param prefix: as passed to EvalGradeOperator.
     :param warehouse_conn_id: connection to read from, and to write `costs` to.
     :raises AirflowFailException: if the run has not been graded.

@@ -84,6 +84,20 @@ def test_the_first_night_has_no_history_and_the_second_is_compared_with_it(
     assert f"Compared with the accepted run <code>{runs[0]}</code>" in page_of(second)
 
 
+def test_several_judges_judge_each_answer(night: Callable[..., DagRunResult], warehouse: Warehouse) -> None:
+    result = night(models=["gpt-5-mini"], judges=["gpt-5-mini", "gpt-5-nano", "gpt-5"])
+
+    assert result.state == "success"
+    assert warehouse.execute("SELECT custom_id, verdict IS NULL FROM eval_judgements ORDER BY custom_id") == [
+        ("judged-1", 0),
+        ("judged-1@gpt-5", 0),
+        ("judged-1@gpt-5-nano", 0),
+    ]
+    ((reason,),) = warehouse.execute("SELECT reason FROM eval_grades WHERE case_id = 'judged-1'")
+    assert "of 3 judges" in reason
+    assert "No person has judged an answer yet" in page_of(result)
+
+
 def test_the_amount_of_the_form_is_the_total_of_the_run_over_all_models_and_the_judge(
     night: Callable[..., DagRunResult], warehouse: Warehouse
 ) -> None:
