@@ -22,6 +22,6 @@ after that only reads and writes tables, so it can be repeated without paying ag
     matrix       all answers of a run, and how two runs differ, for the page in Airflow; `read_matrix` reads them
     imports      evals of other tools -> cases; `import_files` opens their files, `case_table` writes the cases
 
-All modules except `store`, `queries`, `read_…`, `page`, `import_files` and `case_table` are pure: no Airflow, no database,
-no network.
+All modules except `store`, `queries`, `read_…`, `page`, `import_files` and `case_table` are pure: no Airflow, no
+database, no network.
 """

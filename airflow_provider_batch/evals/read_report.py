@@ -246,6 +246,7 @@ def _variant(
         number=number,
         verdict=comparison_rows[0]["verdict"] if comparison_rows else "no_history",
         accuracy=_accuracy(row),
+        repeated=(float(row["pass_any"]), float(row["pass_majority"])) if row["answers"] > row["cases"] else None,
         answers=row["answers"],
         graded=row["graded"],
         unanswered=unanswered_counts,

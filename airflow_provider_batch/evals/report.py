@@ -163,6 +163,9 @@ class VariantView(msgspec.Struct, frozen=True, kw_only=True):
     #: no_history, same, improved, regressed or mixed
     verdict: str
     accuracy: Accuracy | None
+    #: share of the cases with at least one right answer, and with more right answers than wrong ones; None if each case
+    #: was sent once
+    repeated: tuple[float, float] | None
     #: number of requested answers
     answers: int
     graded: int

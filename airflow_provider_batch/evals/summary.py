@@ -29,6 +29,8 @@ class Summary(msgspec.Struct, frozen=True):
     accuracy: float
     low: float
     high: float
+    pass_any: float
+    pass_majority: float
     cost_usd: Decimal | None
     judge_cost_usd: Decimal | None
     #: None if unknown
@@ -50,8 +52,8 @@ class _Totals:
     """The totals of a group of answers, which are added one by one."""
 
     def __init__(self) -> None:
-        #: sum of the scores and number of the answers of each case
-        self._scores: dict[str, tuple[float, int]] = {}
+        #: for each case the sum of the scores, the number of answers, and the number of right ones
+        self._scores: dict[str, tuple[float, int, int]] = {}
         self._answers = self._graded = self._correct = 0
         self._cost_usd: Decimal | None = Decimal(0)
         self._judge_cost_usd: Decimal | None = Decimal(0)
@@ -62,8 +64,12 @@ class _Totals:
     def add(self, graded_answer: GradedAnswer) -> None:
         """Add an answer."""
         answer = graded_answer.answer
-        score, count = self._scores.get(graded_answer.case_id, (0.0, 0))
-        self._scores[graded_answer.case_id] = (score + graded_answer.score, count + 1)
+        score, count, passed = self._scores.get(graded_answer.case_id, (0.0, 0, 0))
+        self._scores[graded_answer.case_id] = (
+            score + graded_answer.score,
+            count + 1,
+            passed + graded_answer.passed,
+        )
         self._answers += 1
         self._graded += graded_answer.answered
         self._correct += graded_answer.passed
@@ -80,7 +86,8 @@ class _Totals:
 
     def summary(self, variant: str, tag: str) -> Summary:
         """Return the summary of the answers so far, of which there is at least one."""
-        accuracy = min(fsum(score / count for score, count in self._scores.values()) / len(self._scores), 1.0)
+        cases = self._scores.values()
+        accuracy = min(fsum(score / count for score, count, _ in cases) / len(cases), 1.0)
         low, high = interval(accuracy, len(self._scores))
         return Summary(
             variant=variant,
@@ -93,6 +100,8 @@ class _Totals:
             accuracy=accuracy,
             low=low,
             high=high,
+            pass_any=sum(passed > 0 for _, _, passed in cases) / len(cases),
+            pass_majority=sum(2 * passed > count for _, count, passed in cases) / len(cases),
             cost_usd=self._cost_usd,
             judge_cost_usd=self._judge_cost_usd,
             input_tokens=self._input_tokens,

@@ -109,6 +109,10 @@ SUMMARIES = EvalTable(
             ("accuracy", _FLOAT),
             ("low", _FLOAT),
             ("high", _FLOAT),
+            # share of the cases with at least one right answer (pass@k, where k is the number of repeats), and with
+            # more right answers than wrong ones
+            ("pass_any", _FLOAT),
+            ("pass_majority", _FLOAT),
             # US dollars; NULL if the price of an answer is unknown
             ("cost_usd", _NUMERIC),
             # cost of the judges' verdicts; NULL if unknown, 0 without a judge

@@ -155,6 +155,8 @@ def _summaries(
                 "unanswered": sum(not grade["answered"] for grade in group),
                 "correct": sum(grade["score"] for grade in group),
                 "accuracy": share,
+                "pass_any": share,
+                "pass_majority": share,
                 "low": max(share - margin, 0),
                 "high": min(share + margin, 1),
                 "cost_usd": str(round(dollars * len(group) / len(grades) * (1 + night % 3 / 50), 6)),

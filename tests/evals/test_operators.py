@@ -205,6 +205,7 @@ def test_with_repeats_accuracy_and_interval_count_cases(evals: Evals) -> None:
     result = evals.grade("two")["variants"]["mini"]
     assert result["accuracy"] == pytest.approx(57 / 60)
     assert result["difference"] == pytest.approx(-3 / 60)
+    assert (result["pass_any"], result["pass_majority"]) == (1, pytest.approx(19 / 20))
     # wrong most of the time; c01 is still right most of the time
     assert result["regressions"] == ["c00"]
 

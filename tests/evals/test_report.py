@@ -186,6 +186,16 @@ def test_models_are_shown_side_by_side_where_they_differ(read: Callable[..., Rep
     assert "Models side by side" in render(report)
 
 
+def test_repeats_show_how_often_a_case_is_right_at_all_and_most_of_the_time(read: Callable[..., Report]) -> None:
+    edit = "UPDATE eval_summaries SET answers = 60, pass_any = 0.9, pass_majority = 0.6"
+    page = render(read({"a": steady(0.9)}, cases=20, edit=edit))
+    assert "right at least once in 90.0 % of the cases, and most of the time in 60.0 %" in page
+
+
+def test_without_repeats_a_case_is_right_or_not(read: Callable[..., Report]) -> None:
+    assert "at least once" not in render(read({"a": steady(0.9)}, cases=20))
+
+
 JUDGE_TABLES = """
 CREATE TABLE eval_judgements (run, variant, case_id, repeat, model, job_uid, outcome, verdict);
 CREATE TABLE eval_labels (run, variant, case_id, repeat, label, note);

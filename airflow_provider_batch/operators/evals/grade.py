@@ -95,11 +95,11 @@ class EvalGradeOperator(CheckedMapping, BaseOperator):
     - `left_out_cases`: number of cases that have answers, but were removed before these were ever graded;
     - `kept_cases`: number of cases that keep an earlier grade because they were removed or their question has changed;
     - `variants`: for each model a dict with `cases`, `answers`, `graded`, `unanswered`, `accuracy`, `low`, `high`,
-      `cost_usd` (text or None), `baseline_run`, `baseline_runs`, `difference`, `better`, `worse`, `p_worse`,
-      `p_better`, `smallest_drop`, `verdict`, `regressed_tags` and `improved_tags`, and up to 20 case_ids each in
-      `regressions` and `improvements` (cases that were right and are wrong now, and the reverse, starting with those
-      that are least likely to be chance) and `edited` (cases that are not compared because they were edited, and that
-      were wrong before or are wrong now). The table `eval_changes` has all of them.
+      `pass_any`, `pass_majority`, `cost_usd` (text or None), `baseline_run`, `baseline_runs`, `difference`, `better`,
+      `worse`, `p_worse`, `p_better`, `smallest_drop`, `verdict`, `regressed_tags` and `improved_tags`, and up to 20
+      case_ids each in `regressions` and `improvements` (cases that were right and are wrong now, and the reverse,
+      starting with those that are least likely to be chance) and `edited` (cases that are not compared because they
+      were edited, and that were wrong before or are wrong now). The table `eval_changes` has all of them.
 
     :param cases_sql: a SELECT of `case_id, input, expected, grader, tags`, or the name of a .sql file.
     :param answers: results table with the answers. Its key columns are `run` and `variant`; it carries `case_id` and
@@ -347,6 +347,8 @@ def _variant_result(summary: Summary, comparison: Comparison, by_tag: Sequence[C
         "accuracy": summary.accuracy,
         "low": summary.low,
         "high": summary.high,
+        "pass_any": summary.pass_any,
+        "pass_majority": summary.pass_majority,
         "cost_usd": format_decimal(summary.cost_usd),
         "baseline_run": comparison.baseline_run,
         "baseline_runs": comparison.baseline_runs,
