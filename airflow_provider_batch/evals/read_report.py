@@ -17,6 +17,7 @@ from airflow_provider_batch.evals.compare import STOPPING_VERDICTS, Verdict
 from airflow_provider_batch.evals.costs import COSTS, cost_rows
 from airflow_provider_batch.evals.graders import parse_verdict
 from airflow_provider_batch.evals.judging import Agreement, LabelledVerdict, agreements
+from airflow_provider_batch.evals.preferences import PairVerdict, Preference, preferences
 from airflow_provider_batch.evals.queries import EvalQueries, Row
 from airflow_provider_batch.evals.read_cases import always_wrong, better_cases, case_rows, with_prompts, worse_cases
 from airflow_provider_batch.evals.report import (
@@ -45,12 +46,23 @@ class ReportTables(EvalQueries):
     :param cases_sql: as passed to the operators.
     :param answers: results table with the answers.
     :param judgements: results table with the verdicts, if there is one.
+    :param preferences: results table with the comparisons of pairs of answers, if there is one.
     :param prefix: start of the names of the tables that grading writes.
     """
 
-    def __init__(self, hook: DbApiHook, *, cases_sql: str, answers: str, judgements: str | None, prefix: str) -> None:
+    def __init__(
+        self,
+        hook: DbApiHook,
+        *,
+        cases_sql: str,
+        answers: str,
+        judgements: str | None,
+        prefix: str,
+        preferences: str | None = None,
+    ) -> None:
         super().__init__(hook, cases_sql=cases_sql, answers=answers, prefix=prefix)
         self._judgements = judgements
+        self._preferences = preferences
 
     def record_costs(self, run: str, landings: Iterable[Mapping[str, Any]]) -> None:
         """Write the estimated and actual costs of a run to the table `costs`. Rows without a new landing stay.
@@ -118,6 +130,7 @@ class ReportTables(EvalQueries):
             has_judge=self._judgements is not None,
             agreements=self._agreements(),
             labels_table=self._prefix + LABELS.name,
+            preferences=self._read_preferences(run),
             stub_answers=self._stub_answers(run),
         )
 
@@ -161,6 +174,21 @@ class ReportTables(EvalQueries):
                 answer = (row["run"], row["variant"], row["case_id"], int(row["repeat"]))
                 verdicts.append(LabelledVerdict(answer, str(row["model"]), verdict, label))
         return agreements(verdicts)
+
+    def _read_preferences(self, run: str) -> list[Preference]:
+        """Return which variants a judge prefers in this run."""
+        if self._preferences is None:
+            return []
+        rows = self.rows(
+            f"SELECT case_id, first_variant, second_variant, preference FROM {self._preferences} "
+            "WHERE run = ? AND outcome = ?",
+            run,
+            "succeeded",
+        )
+        return preferences(
+            PairVerdict(row["case_id"], row["first_variant"], row["second_variant"], str(row["preference"]))
+            for row in rows
+        )
 
     def _stub_answers(self, run: str) -> int:
         """Return the number of answers that no model wrote."""

@@ -21,6 +21,7 @@ from markupsafe import Markup
 from airflow_provider_batch.core.formatting import format_count, format_usd, format_usd_range
 from airflow_provider_batch.evals import plots
 from airflow_provider_batch.evals.judging import MAJORITY, Agreement
+from airflow_provider_batch.evals.preferences import Preference
 from airflow_provider_batch.evals.sentences import format_edited, format_smallest_drop
 
 #: maximum number of cases to show per model, and for all models together
@@ -246,6 +247,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     agreements: list[Agreement]
     #: the table with what people say of answers
     labels_table: str
+    #: which of two models a judge prefers, for each pair that it compared
+    preferences: list[Preference]
     #: number of answers of this run that no model wrote, because they come from the stub of the local batch server
     stub_answers: int = 0
 

@@ -34,6 +34,11 @@ def interval(accuracy: float, cases: int) -> tuple[float, float]:
     return min(float(low), accuracy), max(float(high), accuracy)
 
 
+def sign_test(wins: int, losses: int) -> float:
+    """Return how often chance alone would make a difference this large, if a win were as likely as a loss."""
+    return float(_scipy().binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+
+
 def correct_for_models(p_values: Sequence[Sequence[float]]) -> list[list[float]]:
     """Return the p-values of several models, corrected for the number of models (Holm, 1979).
 

@@ -251,7 +251,9 @@ ACCEPTED |= {
     **{f"{task_id}.run": TEXT for task_id in ("grade", "gate", "accept", "report")},
     **{f"{task_id}.prefix": OPTIONAL_TEXT for task_id in ("grade", "gate", "accept", "report")},
     **{f"{task_id}.warehouse_conn_id": CONN_ID for task_id in ("cases", "grade", "gate", "accept", "report")},
-    **dict.fromkeys(("grade.judgements", "report.judgements", "report.title", "accept.note"), OPTIONAL_TEXT),
+    **dict.fromkeys(
+        ("grade.judgements", "report.judgements", "report.preferences", "report.title", "accept.note"), OPTIONAL_TEXT
+    ),
     **dict.fromkeys(("grade.variants", "accept.variants"), VARIANTS),
     **dict.fromkeys(("cases.grader_modules", "grade.grader_modules"), MODULES),
     "grade.alpha": {*FRACTION, *TEMPLATED},

@@ -42,6 +42,9 @@ class EvalReportOperator(CheckedMapping, BaseOperator):
     :param cases_sql: as passed to EvalGradeOperator.
     :param answers: results table with the answers.
     :param judgements: results table with the verdicts of the judges, if there are any.
+    :param preferences: results table with the comparisons of pairs of answers by a judge, if there is one. Its key
+        columns are `run` and the custom_id; it carries `case_id`, `first_variant` and `second_variant`, and
+        `preference` is `first`, `second` or `tie`. Every pair is there in both orders.
     :param prefix: as passed to EvalGradeOperator.
     :param warehouse_conn_id: connection to read from, and to write `costs` to.
     :raises AirflowFailException: if the run has not been graded.
@@ -53,6 +56,7 @@ class EvalReportOperator(CheckedMapping, BaseOperator):
         "cases_sql",
         "answers",
         "judgements",
+        "preferences",
         "prefix",
         "warehouse_conn_id",
     )
@@ -70,6 +74,7 @@ class EvalReportOperator(CheckedMapping, BaseOperator):
         cases_sql: str = CASES_SQL,
         answers: str = "eval_answers",
         judgements: str | None = None,
+        preferences: str | None = None,
         prefix: str = "eval_",
         warehouse_conn_id: str = "warehouse",
         **kwargs: Any,
@@ -80,6 +85,7 @@ class EvalReportOperator(CheckedMapping, BaseOperator):
         self.cases_sql = cases_sql
         self.answers = answers
         self.judgements = judgements
+        self.preferences = preferences
         self.prefix = prefix
         self.warehouse_conn_id = warehouse_conn_id
         check_fields(self)
@@ -96,6 +102,7 @@ class EvalReportOperator(CheckedMapping, BaseOperator):
             cases_sql=self.cases_sql,
             answers=self.answers,
             judgements=self.judgements,
+            preferences=self.preferences,
             prefix=self.prefix,
         )
         tables.record_costs(self.run, self._landings(context))

@@ -17,7 +17,7 @@ PAGES = sorted(file.stem for file in (ROOT / "docs" / "dags").glob("*.md"))
 
 def test_the_readme_lists_each_dag_with_its_page_or_its_file() -> None:
     listed = re.findall(
-        r"^\| `(\w+)` \|.*\| \[\w+\]\(([\w/.]+)\) \|$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE
+        r"^\| `(\w+)` \|.*\| \[\w+\]\(([\w/.-]+)\) \|$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE
     )
 
     assert sorted(dag_id for dag_id, _ in listed) == DAG_IDS
