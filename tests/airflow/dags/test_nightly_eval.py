@@ -182,7 +182,7 @@ def test_a_night_is_reported_with_its_costs_and_grading_it_again_is_free(
     assert report["bytes"] == len(page_of(result).encode())
     assert load_report(JobKey("nightly_eval", "report", run)) == page_of(result).encode()
     assert load_report(JobKey("nightly_eval", "gate", run)) is None
-    *_, costs = blocks("nightly_eval", "sql")
+    (costs,) = (block for block in blocks("nightly_eval", "sql") if "FROM eval_costs" in block)
     assert [row[:3] for row in warehouse.execute(costs)] == [
         (run, "gpt-5-mini", "answers"),
         (run, "gpt-5-mini", "judgements"),
@@ -197,6 +197,10 @@ def test_a_night_is_reported_with_its_costs_and_grading_it_again_is_free(
 
     assert warehouse.execute(correct) == [(3,)]
     assert server.calls() == calls
+
+    (labels,) = (block for block in blocks("nightly_eval", "sql") if "INTO eval_labels" in block)
+    warehouse.execute(labels)
+    assert warehouse.execute("SELECT case_id, label FROM eval_labels") == [("tone-01", "incorrect")]
 
 
 def test_the_cases_on_the_page_can_be_graded(warehouse: Warehouse, airflow_home: Path) -> None:
