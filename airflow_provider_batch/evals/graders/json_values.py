@@ -24,7 +24,7 @@ _FENCED_LINE = re.compile(r"```(?:json\b)?([^\n]*)```")
 _MAX_BLOCKS = 1_000
 
 _BRACKET = re.compile(r"[{\[]")
-#: `contains-json` gives up after it has read this many characters: so many, and the length of the answer so many times
+#: `contains-json` gives up after it has read `_MIN_READS` characters plus `_MAX_READS` times the length of the answer
 _MIN_READS = 1_000_000
 _MAX_READS = 4
 #: what each bracket counts, and a value that is nested too deeply, in characters

@@ -126,7 +126,7 @@ export function StubNotice({ answers }) {
     ? h(
         Notice,
         { status: "warning", title: "No model was called" },
-        `${count(answers)} answers come from the stub of the local batch server, which makes them up. Accuracy and cost say nothing about the models.`,
+        `${count(answers)} answers come from the stub of the local batch server, not from these models. Accuracy and cost say nothing about them.`,
       )
     : null;
 }
