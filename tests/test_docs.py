@@ -1,4 +1,4 @@
-"""Every row of docs/provider-facts.md names a test that exists, or gives a reason why there is none."""
+"""What the docs say about behaviours, tests and folders is true: the tests and the folders that they name exist."""
 
 from __future__ import annotations
 
@@ -61,3 +61,11 @@ def test_the_pages_and_files_that_it_links_to_exist() -> None:
         assert (REPOSITORY / "docs" / link).is_file(), link
     for path in re.findall(r"`(tests/[\w/]+\.py)`", PAGE):
         assert (REPOSITORY / path).is_file(), path
+
+
+@pytest.mark.parametrize("package", ["airflow_provider_batch", "airflow_provider_batch/core"])
+def test_the_page_on_the_architecture_names_every_folder(package: str) -> None:
+    page = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
+    folders = {path.parent.name for path in (REPOSITORY / package).glob("*/__init__.py")}
+
+    assert {folder for folder in folders if f"`{folder}/`" not in page} == set()
