@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from enum import StrEnum
 from math import fsum
+from typing import NamedTuple
 
 import msgspec
 
@@ -46,11 +47,13 @@ STOPPING_VERDICTS = frozenset({Verdict.REGRESSED, Verdict.MIXED})
 
 
 class AnswerScore(msgspec.Struct, frozen=True):
-    """The score of one answer, with the fields that a comparison needs."""
+    """The score of one answer, or the mean over several answers to a case, with the fields that a comparison needs."""
 
     case_id: str
     case_sha256: str
     score: float
+    #: whether the answer is right, or the share of several answers that are
+    passed: float
     answered: bool
     tags: str = ""
 
@@ -59,21 +62,15 @@ class Change(msgspec.Struct, frozen=True):
     """One row of `eval_changes`, without run, variant and baseline: a case that changed, or was edited."""
 
     case_id: str
-    #: mean scores over the existing answers; above 0.5 the case counts as right, below as wrong
+    #: `better` if the case was wrong and is right now, `worse` if it was right and is wrong now, or `edited`
+    direction: str
+    #: mean scores over the existing answers
     score_before: float
     score_now: float
     tags: str
     #: number of baseline runs in which the case was answered, and in which it was right
     runs_before: int
     right_before: int
-    edited: bool = False
-
-    @property
-    def direction(self) -> str:
-        """`better` if the case was wrong and is right now, `worse` if it was right and is wrong now, or `edited`."""
-        if self.edited:
-            return "edited"
-        return "better" if self.score_now > self.score_before else "worse"
 
 
 class Comparison(msgspec.Struct, frozen=True):
@@ -177,14 +174,14 @@ def _edited_cases(
     named_before: Set[str],
 ) -> Iterator[Change]:
     """Yield the cases that are not compared because they were edited, if they were wrong before or are wrong now."""
-    before = {case_id: mean for (case_id, _), mean in _mean_scores(last_accepted).items()}
+    results_before = {case_id: mean for (case_id, _), mean in _mean_results(last_accepted).items()}
     tags = {score.case_id: score.tags for score in scores}
-    for (case_id, _), score_now in sorted(_mean_scores(scores).items()):
-        if case_id in compared or case_id not in before:
+    for (case_id, _), now in sorted(_mean_results(scores).items()):
+        if case_id in compared or case_id not in results_before:
             continue
-        score_before = before[case_id]
-        if min(score_now, score_before) < 0.5 or case_id in named_before:
-            yield Change(case_id, score_before, score_now, tags[case_id], 1, int(score_before > 0.5), edited=True)
+        before = results_before[case_id]
+        if min(now.passed, before.passed) < 0.5 or case_id in named_before:
+            yield Change(case_id, "edited", before.score, now.score, tags[case_id], 1, int(before.passed > 0.5))
 
 
 def _comparisons(
@@ -225,7 +222,7 @@ class _Cases:
     """The cases of a run that can be compared with its baseline."""
 
     def __init__(self, scores: Sequence[AnswerScore], baseline: Baseline) -> None:
-        current_means, baseline_means = _mean_scores(scores), [_mean_scores(run) for run in baseline.runs]
+        current_results, baseline_results = _mean_results(scores), [_mean_results(run) for run in baseline.runs]
         tags = {score.case_id: score.tags for score in scores}
         #: for each case: its score now, then its score in each baseline run that has an answer to it
         self.scores: list[list[float]] = []
@@ -237,26 +234,27 @@ class _Cases:
         self.by_tag: dict[str, list[int]]
         self.case_ids: set[str] = set()
         by_tag: defaultdict[str, list[int]] = defaultdict(list)
-        for key in sorted(current_means):
-            earlier_scores = [run[key] for run in baseline_means if key in run]
-            if not earlier_scores:
+        for key, now in sorted(current_results.items()):
+            earlier_results = [run[key] for run in baseline_results if key in run]
+            if not earlier_results:
                 continue
             for tag in filter(None, tags[key[0]].split(",")):
                 by_tag[tag].append(len(self.scores))
             self.case_ids.add(key[0])
-            score, mean = current_means[key], fsum(earlier_scores) / len(earlier_scores)
-            self.scores.append([score, *earlier_scores])
-            self.differences.append(score - mean)
+            before = _mean(earlier_results)
+            self.scores.append([now.score, *(earlier.score for earlier in earlier_results)])
+            self.differences.append(now.score - before.score)
             self.changes.append(
                 Change(
                     case_id=key[0],
-                    score_before=mean,
-                    score_now=score,
+                    direction="better" if now.passed > before.passed else "worse",
+                    score_before=before.score,
+                    score_now=now.score,
                     tags=tags[key[0]],
-                    runs_before=len(earlier_scores),
-                    right_before=sum(earlier > 0.5 for earlier in earlier_scores),
+                    runs_before=len(earlier_results),
+                    right_before=sum(earlier.passed > 0.5 for earlier in earlier_results),
                 )
-                if score < 0.5 < mean or mean < 0.5 < score
+                if now.passed < 0.5 < before.passed or before.passed < 0.5 < now.passed
                 else None
             )
         self.by_tag = dict(sorted(by_tag.items()))
@@ -274,10 +272,25 @@ def _least_likely_chance_first(changes: Iterable[Change]) -> list[str]:
     return [change.case_id for change in sorted(changes, key=order)]
 
 
-def _mean_scores(scores: Iterable[AnswerScore]) -> dict[tuple[str, str], float]:
-    """Return the mean score of each answered case, by case_id and case_sha256."""
-    by_case: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+class _Result(NamedTuple):
+    """The mean over several answers to a case, or over several runs."""
+
+    score: float
+    #: share of the answers that are right; above 0.5 the case counts as right, below as wrong
+    passed: float
+
+
+def _mean(results: Sequence[AnswerScore | _Result]) -> _Result:
+    return _Result(
+        fsum(result.score for result in results) / len(results),
+        fsum(result.passed for result in results) / len(results),
+    )
+
+
+def _mean_results(scores: Iterable[AnswerScore]) -> dict[tuple[str, str], _Result]:
+    """Return the mean of each answered case, by case_id and case_sha256."""
+    by_case: defaultdict[tuple[str, str], list[AnswerScore]] = defaultdict(list)
     for score in scores:
         if score.answered:
-            by_case[score.case_id, score.case_sha256].append(score.score)
-    return {key: fsum(values) / len(values) for key, values in by_case.items()}
+            by_case[score.case_id, score.case_sha256].append(score)
+    return {key: _mean(answers) for key, answers in by_case.items()}

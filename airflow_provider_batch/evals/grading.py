@@ -185,14 +185,15 @@ def scores(graded_answers: Iterable[GradedAnswer]) -> dict[str, list[AnswerScore
 
     A case with answered and unanswered repeats has one of each.
     """
-    by_case: defaultdict[tuple[str, str, str, bool, tuple[str, ...]], list[float]] = defaultdict(list)
+    by_case: defaultdict[tuple[str, str, str, bool, tuple[str, ...]], list[tuple[float, bool]]] = defaultdict(list)
     for graded in graded_answers:
         key = (graded.answer.variant, graded.case_id, graded.case_sha256, graded.answered, graded.tags)
-        by_case[key].append(graded.score)
+        by_case[key].append((graded.score, graded.passed))
     by_variant: defaultdict[str, list[AnswerScore]] = defaultdict(list)
     for (variant, case_id, sha256, answered, tags), values in sorted(by_case.items()):
-        score = fsum(values) / len(values)
-        by_variant[variant].append(AnswerScore(case_id, sha256, score, answered, ",".join(tags)))
+        score = fsum(score for score, _ in values) / len(values)
+        passed = sum(passed for _, passed in values) / len(values)
+        by_variant[variant].append(AnswerScore(case_id, sha256, score, passed, answered, ",".join(tags)))
     return dict(by_variant)
 
 

@@ -56,8 +56,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
 
     def score(self, model: str) -> float | None:
         """Return the mean score of a model, or None if it answered nothing."""
-        scores = [answer.score for answer in self.answers if answer.model == model and answer.answered]
-        return sum(scores) / len(scores) if scores else None
+        return _mean_score(_answers_of(self, model))
 
     def is_wrong(self, model: str) -> bool:
         """Return whether at least one answer of a model is wrong."""
@@ -110,20 +109,26 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     #: of the later run, or of the earlier one if it no longer has the case
     prompt: str | None
     expected: str | None
-    #: mean scores; None without an answer
-    score_before: float | None
-    score_now: float | None
     before: list[CaseAnswer]
     now: list[CaseAnswer]
 
     @property
+    def score_before(self) -> float | None:
+        """Mean score of the earlier run, or None without an answer."""
+        return _mean_score(self.before)
+
+    @property
+    def score_now(self) -> float | None:
+        """Mean score of the later run, or None without an answer."""
+        return _mean_score(self.now)
+
+    @property
     def change(self) -> str:
-        """`better`, `worse`, `same`, or `unanswered` if one of the runs has no answer."""
-        if self.score_before is None or self.score_now is None:
+        """`better` if more of the answers are right, `worse`, `same`, or `unanswered` if a run has no answer."""
+        before, now = _share_right(self.before), _share_right(self.now)
+        if before is None or now is None:
             return "unanswered"
-        if self.score_now == self.score_before:
-            return "same"
-        return "better" if self.score_now > self.score_before else "worse"
+        return "same" if now == before else "better" if now > before else "worse"
 
 
 def cut_text(value: object) -> str | None:
@@ -171,8 +176,6 @@ def differences(before: Matrix, now: Matrix) -> Iterator[Difference]:
                 model=model,
                 prompt=newest.prompt,
                 expected=newest.expected,
-                score_before=old.score(model) if old else None,
-                score_now=new.score(model) if new else None,
                 before=_answers_of(old, model),
                 now=_answers_of(new, model),
             )
@@ -180,6 +183,18 @@ def differences(before: Matrix, now: Matrix) -> Iterator[Difference]:
 
 def _answers_of(case: Case | None, model: str) -> list[CaseAnswer]:
     return [answer for answer in case.answers if answer.model == model] if case else []
+
+
+def _mean_score(answers: Iterable[CaseAnswer]) -> float | None:
+    """Return the mean score of the answers that came, or None if there are none."""
+    scores = [answer.score for answer in answers if answer.answered]
+    return sum(scores) / len(scores) if scores else None
+
+
+def _share_right(answers: Iterable[CaseAnswer]) -> float | None:
+    """Return which share of the answers that came is right, or None if there are none."""
+    passed = [answer.passed for answer in answers if answer.answered]
+    return sum(passed) / len(passed) if passed else None
 
 
 def group_answers(rows: Iterable[tuple[str, CaseAnswer]]) -> dict[str, list[CaseAnswer]]:

@@ -14,6 +14,7 @@ from airflow_provider_batch.evals.report import (
     MAX_ROWS,
     AnswerView,
     CaseList,
+    CaseResult,
     CaseRow,
     CaseView,
 )
@@ -47,20 +48,20 @@ def better_cases(queries: EvalQueries, run: str, names: Sequence[str]) -> dict[s
 
 
 def case_rows(queries: EvalQueries, run: str, names: Sequence[str]) -> list[CaseRow]:
-    """Return the score of each model in each case of the run, sorted by case_id. None stands for no answer."""
-    scores: defaultdict[str, dict[str, float]] = defaultdict(dict)
+    """Return the result of each model in each case of the run, sorted by case_id. None stands for no answer."""
+    results: defaultdict[str, dict[str, CaseResult]] = defaultdict(dict)
     tags: dict[str, str | None] = {}
     rows = queries.rows(
-        "SELECT case_id, variant, MAX(tags) AS tags, AVG(score) AS score FROM {prefix}grades "
-        "WHERE run = ? AND answered = 1 GROUP BY case_id, variant",
+        "SELECT case_id, variant, MAX(tags) AS tags, AVG(score) AS score, AVG(1.0 * passed) AS passed "
+        "FROM {prefix}grades WHERE run = ? AND answered = 1 GROUP BY case_id, variant",
         run,
     )
     for row in rows:
-        scores[row["case_id"]][row["variant"]] = float(row["score"])
+        results[row["case_id"]][row["variant"]] = CaseResult(float(row["score"]), row["passed"] > 0.5)
         tags[row["case_id"]] = row["tags"]
     return [
         CaseRow(case_id, split_tags(tags[case_id]), [by_model.get(name) for name in names])
-        for case_id, by_model in sorted(scores.items())
+        for case_id, by_model in sorted(results.items())
     ]
 
 
@@ -75,7 +76,7 @@ def always_wrong(queries: EvalQueries, run: str, runs: Sequence[str], names: Seq
     if len(runs) < 2:
         return []
     marks = ", ".join("?" * len(runs))
-    scores: defaultdict[str, dict[str, float]] = defaultdict(dict)
+    results: defaultdict[str, dict[str, CaseResult]] = defaultdict(dict)
     tags: dict[str, str | None] = {}
     rows = queries.rows(
         "SELECT n.case_id, n.variant, MAX(n.tags) AS tags, AVG(e.score) AS score FROM {prefix}grades n "
@@ -87,13 +88,13 @@ def always_wrong(queries: EvalQueries, run: str, runs: Sequence[str], names: Seq
         *runs,
     )
     for row in rows:
-        scores[row["case_id"]][row["variant"]] = float(row["score"])
+        results[row["case_id"]][row["variant"]] = CaseResult(float(row["score"]), is_right=False)
         tags[row["case_id"]] = row["tags"]
     wrong_cases = [
         CaseRow(case_id, split_tags(tags[case_id]), [by_model.get(name) for name in names])
-        for case_id, by_model in scores.items()
+        for case_id, by_model in results.items()
     ]
-    return sorted(wrong_cases, key=lambda row: (-sum(score is not None for score in row.scores), row.case_id))
+    return sorted(wrong_cases, key=lambda row: (-sum(result is not None for result in row.results), row.case_id))
 
 
 def with_prompts(queries: EvalQueries, rows: Sequence[CaseRow]) -> list[CaseRow]:
@@ -101,7 +102,7 @@ def with_prompts(queries: EvalQueries, rows: Sequence[CaseRow]) -> list[CaseRow]
     first_rows = rows[:MAX_ROWS]
     cases = dict(queries.cases({row.case_id for row in first_rows}))
     return [
-        CaseRow(row.case_id, row.tags, row.scores, text_or_none(cases.get(row.case_id, {}).get("input")))
+        CaseRow(row.case_id, row.tags, row.results, text_or_none(cases.get(row.case_id, {}).get("input")))
         for row in first_rows
     ]
 
@@ -198,10 +199,11 @@ def _earlier_answers(queries: EvalQueries, run: str, keys: Collection[_Key]) -> 
         "JOIN {prefix}grades g ON g.run = c.baseline_run AND g.variant = c.variant AND g.case_id = c.case_id "
         "JOIN {answers} a ON a.run = g.run AND a.variant = g.variant AND a.case_id = g.case_id "
         "AND a.repeat = g.repeat WHERE c.run = ? "
-        "ORDER BY CASE WHEN c.change = 'better' THEN -g.score ELSE g.score END, g.repeat DESC",
+        "ORDER BY CASE WHEN c.change = 'better' THEN -g.passed ELSE g.passed END, "
+        "CASE WHEN c.change = 'better' THEN -g.score ELSE g.score END, g.repeat DESC",
         run,
     )
-    # The dict keeps the last row of each key: the most telling score, and of equal scores the first repeat.
+    # The dict keeps the last row of each key: the most telling grade, and of equal grades the first repeat.
     return {key: text_or_none(row["output"]) for row in rows if (key := (row["variant"], row["case_id"])) in keys}
 
 

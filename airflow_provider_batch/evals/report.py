@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from importlib import resources
 from itertools import groupby
+from typing import NamedTuple
 
 import jinja2
 import msgspec
@@ -122,24 +123,33 @@ class CaseList(msgspec.Struct, frozen=True, kw_only=True):
     by_tag: dict[str, int] = {}
 
 
+class CaseResult(NamedTuple):
+    """What a model got in a case."""
+
+    #: mean score
+    score: float
+    #: whether more of the answers are right than wrong
+    is_right: bool
+
+
 class CaseRow(msgspec.Struct, frozen=True):
-    """A case, and the score of each model in it."""
+    """A case, and the result of each model in it."""
 
     case_id: str
     tags: list[str]
     #: in the order of the report's models; None without an answer, or for a model that the row is not about
-    scores: list[float | None]
+    results: list[CaseResult | None]
     prompt: str | None = None
 
     @property
     def all_right(self) -> bool:
-        """Whether every model that answered is right. As in comparisons, a case is right above 0.5."""
-        return all(score > 0.5 for score in self.scores if score is not None)
+        """Whether every model that answered is right."""
+        return all(result.is_right for result in self.results if result is not None)
 
     @property
     def all_wrong(self) -> bool:
         """Whether every model that answered is wrong."""
-        return all(score <= 0.5 for score in self.scores if score is not None)
+        return not any(result.is_right for result in self.results if result is not None)
 
     @property
     def differs(self) -> bool:

@@ -205,11 +205,11 @@ class EvalStore:
         return same_runs
 
     def _scores(self, run: str, variant: str) -> list[AnswerScore]:
-        columns = ("case_id", "case_sha256", "score", "answered", "tags")
+        columns = ("case_id", "case_sha256", "score", "passed", "answered", "tags")
         rows = self._rows(self._full_name(tables.GRADES), columns, {"run": run, "variant": variant})
         return [
-            AnswerScore(case_id, sha256, float(score), bool(answered), tags)
-            for case_id, sha256, score, answered, tags in rows
+            AnswerScore(case_id, sha256, float(score), float(passed), bool(answered), tags)
+            for case_id, sha256, score, passed, answered, tags in rows
         ]
 
     def _full_name(self, table: EvalTable) -> str:

@@ -108,7 +108,7 @@ def _has(comparisons: Sequence[Comparison], tag: str) -> bool:
 
 def _answers(night: Nights) -> list[AnswerScore]:
     return [
-        AnswerScore(_case_id(number), "", float(is_right), True, tag_of(number))
+        AnswerScore(_case_id(number), "", float(is_right), is_right, True, tag_of(number))
         for repeat in night
         for number, is_right in enumerate(repeat)
     ]

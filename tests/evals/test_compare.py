@@ -124,8 +124,10 @@ def test_the_order_of_grades_and_of_earlier_baseline_runs_does_not_matter(
     assert compare_in_order(shuffle=True) == compare_in_order(shuffle=False)
 
 
-def score(case_id: str, value: float, *, answered: bool = True, sha256: str = "same") -> AnswerScore:
-    return AnswerScore(case_id, sha256, value, answered)
+def score(
+    case_id: str, value: float, *, passed: float | None = None, answered: bool = True, sha256: str = "same"
+) -> AnswerScore:
+    return AnswerScore(case_id, sha256, value, value if passed is None else passed, answered)
 
 
 def test_only_unchanged_cases_that_were_answered_in_both_runs_are_compared() -> None:
@@ -163,6 +165,22 @@ def test_regressions_do_not_include_cases_that_got_better() -> None:
     assert directions == {"a": "worse", "b": "better", "d": "worse"}
 
 
+def test_a_case_is_right_if_its_answer_passed_whatever_its_score_is() -> None:
+    earlier = [score("strict", 0.8, passed=1), score("lenient", 0.3, passed=0), score("steady", 0.6, passed=0)]
+    now = [score("strict", 0.7, passed=0), score("lenient", 0.4, passed=1), score("steady", 0.4, passed=0)]
+    (comparison,) = compare({"mini": now}, {"mini": Baseline("earlier", [earlier])}, alpha=0.02)
+    assert (comparison.regressions, comparison.improvements) == (["strict"], ["lenient"])
+    assert [(change.score_before, change.right_before) for change in comparison.changes] == [(0.3, 0), (0.8, 1)]
+    assert comparison.difference == pytest.approx((-0.1 + 0.1 - 0.2) / 3)
+
+
+def test_a_case_with_several_answers_is_right_if_more_than_half_of_them_are() -> None:
+    earlier = [score("a", 1)] * 3 + [score("b", 1)] * 2
+    now = [score("a", 0.6, passed=0)] * 2 + [score("a", 1)] + [score("b", 0.6, passed=0), score("b", 1)]
+    (comparison,) = compare({"mini": now}, {"mini": Baseline("earlier", [earlier])}, alpha=0.02)
+    assert comparison.regressions == ["a"]
+
+
 def test_a_run_without_comparable_cases_is_the_same() -> None:
     baselines = {"mini": Baseline("earlier", [[score("b", 1)]])}
     (comparison,) = compare({"mini": [score("a", 0)]}, baselines, alpha=0.02)
@@ -170,10 +188,10 @@ def test_a_run_without_comparable_cases_is_the_same() -> None:
     assert (comparison.difference, comparison.p_worse, comparison.p_better) == (0, 1, 1)
 
 
-TAGGED_NOW = [AnswerScore(f"a{number}", "", 0, True, "a,all") for number in range(10)] + [
-    AnswerScore(f"b{number}", "", 1, True, "b,all") for number in range(60)
+TAGGED_NOW = [AnswerScore(f"a{number}", "", 0, 0, True, "a,all") for number in range(10)] + [
+    AnswerScore(f"b{number}", "", 1, 1, True, "b,all") for number in range(60)
 ]
-TAGGED_EARLIER = [AnswerScore(answer.case_id, "", 1, True) for answer in TAGGED_NOW]
+TAGGED_EARLIER = [AnswerScore(answer.case_id, "", 1, 1, True) for answer in TAGGED_NOW]
 
 
 class TestTags:
@@ -187,8 +205,8 @@ class TestTags:
         assert (total.cases, total.worse, total.verdict) == (70, 10, Verdict.REGRESSED)
 
     def test_a_model_of_which_one_tag_regressed_and_another_improved_is_mixed(self) -> None:
-        now = [*TAGGED_NOW, *(AnswerScore(f"c{number}", "", 1, True, "c") for number in range(10))]
-        earlier = [*TAGGED_EARLIER, *(AnswerScore(f"c{number}", "", 0, True) for number in range(10))]
+        now = [*TAGGED_NOW, *(AnswerScore(f"c{number}", "", 1, 1, True, "c") for number in range(10))]
+        earlier = [*TAGGED_EARLIER, *(AnswerScore(f"c{number}", "", 0, 0, True) for number in range(10))]
         rows = {row.tag: row for row in compare({"mini": now}, {"mini": Baseline("earlier", [earlier])}, alpha=0.04)}
         assert {tag: row.verdict for tag, row in rows.items() if tag in ("", "a", "c")} == {
             "": Verdict.MIXED,

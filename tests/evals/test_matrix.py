@@ -101,6 +101,24 @@ def test_two_runs_differ_in_the_cases_that_changed(read: Callable[..., list[Matr
     )
 
 
+def test_two_runs_differ_if_more_or_fewer_answers_are_right_whatever_their_scores_are(
+    read: Callable[..., list[Matrix]],
+) -> None:
+    _, now = read(a=steady(1))
+
+    def with_answers(*grades: tuple[float, bool]) -> Matrix:
+        (answer,) = now.cases[0].answers
+        answers = [msgspec.structs.replace(answer, score=score, passed=passed) for score, passed in grades]
+        return msgspec.structs.replace(now, cases=[msgspec.structs.replace(now.cases[0], answers=answers)])
+
+    def change(before: Matrix, now: Matrix) -> str:
+        return next(differences(before, now)).change
+
+    assert change(with_answers((0.9, True)), with_answers((0.8, True))) == "same"
+    assert change(with_answers((0.3, True)), with_answers((0.6, False))) == "worse"
+    assert change(with_answers((0.6, True), (0.6, False)), with_answers((0.6, True), (0.6, True))) == "better"
+
+
 def test_a_case_or_a_model_that_only_one_run_has_is_unanswered_in_the_other(
     read: Callable[..., list[Matrix]],
 ) -> None:

@@ -164,9 +164,9 @@ def test_cases_that_are_wrong_every_time_are_listed_once_for_all_models(read: Ca
     edit += "UPDATE eval_grades SET score = 0, passed = 0 WHERE case_id = 'c003';"
     report = read({"a": steady(1), "b": steady(1)}, cases=20, nights=2, edit=edit)
     assert report.recent_runs == 2
-    wrong = {row.case_id: row.scores for row in report.always_wrong.rows}
-    assert next(iter(wrong.items())) == ("c002", [0, 0])  # what most models get wrong comes first
-    assert wrong["c001"] == [None, 0]
+    wrong = {row.case_id: row.results for row in report.always_wrong.rows}
+    assert next(iter(wrong.items())) == ("c002", [(0, False), (0, False)])  # what most models get wrong comes first
+    assert wrong["c001"] == [None, (0, False)]
     assert "c003" not in wrong  # a changed case has one run
     assert report.always_wrong.total == len(wrong)
     assert "What is wrong every time" in render(report)
@@ -175,12 +175,13 @@ def test_cases_that_are_wrong_every_time_are_listed_once_for_all_models(read: Ca
 def test_models_are_shown_side_by_side_where_they_differ(read: Callable[..., Report]) -> None:
     edit = "UPDATE eval_grades SET score = 1, passed = 1;"
     edit += "UPDATE eval_grades SET score = 0, passed = 0 WHERE case_id = 'c004';"
-    edit += "UPDATE eval_grades SET score = 0, passed = 0 WHERE case_id = 'c005' AND variant = 'b';"
+    edit += "UPDATE eval_grades SET score = 0.3 WHERE case_id = 'c005' AND variant = 'a';"
+    edit += "UPDATE eval_grades SET score = 0.6, passed = 0 WHERE case_id = 'c005' AND variant = 'b';"
     edit += "UPDATE eval_grades SET answered = 0 WHERE case_id = 'c006' AND variant = 'b';"
     report = read({"a": steady(1), "b": steady(1)}, cases=20, edit=edit)
     assert (report.agreed_right, report.agreed_wrong) == (18, 1)
     (row,) = report.differing.rows
-    assert (row.case_id, row.scores, row.tags) == ("c005", [1, 0], [TAGS[0]])
+    assert (row.case_id, row.results, row.tags) == ("c005", [(0.3, True), (0.6, False)], [TAGS[0]])
     assert row.prompt is not None
     assert row.prompt.startswith("Question 5:")
     assert "Models side by side" in render(report)

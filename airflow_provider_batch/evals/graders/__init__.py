@@ -46,8 +46,9 @@ has a threshold, if the score reaches the threshold.
 
 **Scores.** Most graders give 1 to a right answer and 0 to a wrong one. `levenshtein` and `token-f1` give the
 similarity, and a function may give any score. The accuracy of a run is the mean of all scores, so an answer with the
-score 0.5 adds one half. The number of right answers counts the answers that passed, whatever their score is. Runs are
-compared by their scores: the changes between them count a case as right above 0.5.
+score 0.5 adds one half. The number of right answers counts the answers that passed, whatever their score is. The
+test for regressions compares scores; what broke or was fixed between runs counts the answers that passed. With several
+answers to a case, the case is right if more than half of them passed.
 
 `json` and `json-schema` also read JSON in a fenced block of Markdown, with text around it. If several blocks have
 different JSON, the answer is wrong. NaN and Infinity are not JSON. In `contains-json`, a list of at most one number,
