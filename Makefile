@@ -12,6 +12,7 @@ STAMP := $(VENV)/.installed
 PEERS := $(VENV)/.peers
 BENCH := $(VENV)/.bench
 BROWSER := $(VENV)/.browser
+DOCS := $(VENV)/.docs
 FIND_PYTHON := for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
 	if $$python -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; \
 	then echo $$python; break; fi; done
@@ -23,7 +24,7 @@ PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check -c $(CONSTRAI
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo airflow test browser bench soak lint clean
+.PHONY: help setup demo airflow test browser docs bench soak lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -41,6 +42,9 @@ test: $(PEERS) ## run the tests; ARGS="-k word" selects some, ARGS=-n0 runs them
 
 browser: $(BROWSER) ## test the trigger form and the page of the jobs in Chromium; BATCH_SCREENSHOTS=folder saves screenshots
 	@$(BIN)/python -m pytest -m browser $(ARGS) $(LAST_FAILED)
+
+docs: $(DOCS) ## build the documentation site in build/site; a warning, such as a broken link, is an error
+	@$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/site
 
 bench: $(BENCH) ## measure sealing, landing and waiting beside other tools, about an hour; ARGS="--rows 1000000 --runs 1"
 	@$(BIN)/python -m benchmarks.sealing --json build/bench/sealing.json $(ARGS)
@@ -94,6 +98,11 @@ $(PEERS): $(STAMP)
 $(BROWSER): $(STAMP)
 	@$(GROUP) browser > $(VENV)/browser.txt
 	@$(PIP) --requirement $(VENV)/browser.txt
+	@touch $@
+
+$(DOCS): $(STAMP)
+	@$(GROUP) docs > $(VENV)/docs.txt
+	@$(PIP) --requirement $(VENV)/docs.txt
 	@touch $@
 
 $(BENCH): $(PEERS)
