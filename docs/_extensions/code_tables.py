@@ -100,7 +100,10 @@ class Commands(CodeTable):
 
     def markdown(self) -> str:
         """Return a table with a row for each command."""
-        rows = [(f"`airflow-batch {name}`", f"{command.summary[0].upper()}{command.summary[1:]}.") for name, command in COMMANDS.items()]
+        rows = [
+            (f"`airflow-batch {name}`", f"{command.summary[0].upper()}{command.summary[1:]}.")
+            for name, command in COMMANDS.items()
+        ]
         return _table(("command", "what it does"), rows)
 
 
