@@ -234,3 +234,11 @@ def test_answers_from_before_a_cancel_are_kept(slow: Platform, results: str, tmp
     assert "was cancelled before 2 of 4 requests completed" in result.error("batch")
     (result_file,) = tmp_path.rglob("*.jsonl")
     assert [row["status"] for row in rows(f"file://{result_file}")] == ["success", "success", "cancelled", "cancelled"]
+
+
+def test_an_answer_that_contains_a_line_separator_is_missing(quick: Platform, results: str) -> None:
+    quick.server.set_faults(DELAYED_RESPONSE)
+
+    result = run_operator(results, ["A plain review.", "A review in two lines. [[separators]]"])
+
+    assert counts(result) == {"succeeded": 1, "missing": 1}
