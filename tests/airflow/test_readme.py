@@ -1,4 +1,4 @@
-"""The README's DAG runs unchanged, .ci/run executes its commands, and its links work."""
+"""The DAGs of the README and of writing-a-job.md run unchanged, and the README's commands and links work."""
 
 from __future__ import annotations
 
@@ -16,18 +16,32 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def code_blocks(language: str) -> list[str]:
-    """Return the README's code blocks in a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+#: address of the documentation site, whose pages are built from docs/
+SITE = "https://airflow-provider-batch.readthedocs.io/en/latest/"
+FILES_OF_THE_REPOSITORY = "https://github.com/airflow-provider-batch/airflow-provider-batch/blob/main/"
+
+
+def code_blocks(language: str, text: str = README) -> list[str]:
+    """Return the code blocks in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.usefixtures("offline")
-def test_the_dag_of_the_readme_labels_the_tickets_of_one_day(tmp_path: Path, connect: Callable[..., None]) -> None:
+@pytest.mark.parametrize(
+    ("page", "dag_id", "columns", "ids"),
+    [
+        ("README.md", "label_tickets", "label", ["1", "2", "3"]),
+        ("docs/writing-a-job.md", "label_tickets_of_a_day", "category", ["1", "2"]),
+    ],
+)
+def test_the_dag_of_a_page_labels_the_tickets(
+    tmp_path: Path, connect: Callable[..., None], page: str, dag_id: str, columns: str, ids: list[str]
+) -> None:
     from airflow.dag_processing.dagbag import DagBag
 
-    (source,) = code_blocks("python")
+    (source,) = code_blocks("python", (ROOT / page).read_text(encoding="utf-8"))
     (tmp_path / "dags").mkdir()
-    (tmp_path / "dags" / "readme.py").write_text(source, encoding="utf-8")
+    (tmp_path / "dags" / "page.py").write_text(source, encoding="utf-8")
     warehouse = tmp_path / "warehouse.sqlite"
     with closing(sqlite3.connect(warehouse)) as connection, connection:
         connection.execute("CREATE TABLE tickets (id INTEGER PRIMARY KEY, day TEXT, title TEXT, body TEXT, label TEXT)")
@@ -43,11 +57,11 @@ def test_the_dag_of_the_readme_labels_the_tickets_of_one_day(tmp_path: Path, con
     bag = DagBag(str(tmp_path / "dags"))
     assert bag.import_errors == {}
 
-    dag_run = run_dag(bag.dags["label_tickets"])
+    dag_run = run_dag(bag.dags[dag_id])
 
     assert dag_run.state == "success"
-    rows = query(warehouse, "SELECT custom_id, outcome, label, category IS NOT NULL FROM ticket_labels ORDER BY 1")
-    assert rows == [("1", "succeeded", "billing", 1), ("2", "succeeded", "login", 1)]
+    rows = query(warehouse, f"SELECT custom_id, outcome, {columns} IS NOT NULL FROM ticket_labels ORDER BY 1")
+    assert rows == [(custom_id, "succeeded", 1) for custom_id in ids]
 
 
 def test_ci_runs_the_commands_of_the_readme() -> None:
@@ -61,16 +75,18 @@ def test_ci_runs_the_commands_of_the_readme() -> None:
     )
 
 
-def test_files_and_headings_that_the_readme_links_to_exist() -> None:
-    links = re.findall(r"\]\((?!https?://|#)([^)]+)\)", README)
+def test_the_pages_and_files_that_the_readme_links_to_exist() -> None:
+    """All links are absolute, because PyPI shows the README, too."""
+    links = re.findall(r"\]\(([^)]+)\)", README)
 
-    assert [link for link in links if not _exists(link)] == []
+    assert links
+    assert [link for link in links if not _source_of(link).is_file()] == []
 
 
-def _exists(link: str) -> bool:
-    name, _, anchor = link.partition("#")
-    path = ROOT / name
-    if not anchor or not path.exists():
-        return path.exists()
-    headings = re.findall(r"^#+ (.+)$", path.read_text("utf-8"), re.MULTILINE)
-    return anchor in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+def _source_of(link: str) -> Path:
+    """Return the file of the repository that an address shows."""
+    if link.startswith(FILES_OF_THE_REPOSITORY):
+        return ROOT / link.removeprefix(FILES_OF_THE_REPOSITORY)
+    assert link.startswith(SITE), link
+    page = link.removeprefix(SITE) or "index.html"
+    return ROOT / "docs" / page.replace("_images/", "images/").replace(".html", ".md")

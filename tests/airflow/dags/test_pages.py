@@ -1,4 +1,4 @@
-"""The README lists each example DAG. The page of a DAG shows all its tasks and names existing files."""
+"""The docs list each example DAG. The page of a DAG shows all its tasks and names existing files."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ DAG_IDS = sorted(file.stem for file in dags_folder().glob("[!_]*.py"))
 PAGES = sorted(file.stem for file in (ROOT / "docs" / "dags").glob("*.md"))
 
 
-def test_the_readme_lists_each_dag_with_its_page_or_its_file() -> None:
-    listed = re.findall(
-        r"^\| `(\w+)` \|.*\| \[\w+\]\(([\w/.-]+)\) \|$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE
-    )
+def test_the_docs_list_each_dag_with_its_page_or_its_code() -> None:
+    overview = (ROOT / "docs" / "example-dags.md").read_text("utf-8")
+    links = dict(re.findall(r"^\| `(\w+)` \|.*\| \[\w+\]\(([\w/.#-]+)\) \|$", overview, re.MULTILINE))
 
-    assert sorted(dag_id for dag_id, _ in listed) == DAG_IDS
-    assert [link for _, link in listed if not (ROOT / link).is_file()] == []
+    assert sorted(links) == DAG_IDS
+    for dag_id, link in links.items():
+        assert link == f"#{dag_id}" or (ROOT / "docs" / link).is_file()
+        assert (f"example_dags/{dag_id}.py\n" in overview) == link.startswith("#")
     assert set(PAGES) <= set(DAG_IDS)
 
 
