@@ -3,6 +3,7 @@
 The baseline of a run is the last accepted run plus the accepted runs before it, as long as each of them was the `same`
 as its own baseline. Several runs are a steadier baseline than one, whose answers vary by chance. The baseline does not
 reach back beyond a run that was accepted as improved (or, by hand, as regressed): the model behaved differently before.
+The accepted runs before that only say how steady each case is.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Change(msgspec.Struct, frozen=True):
     score_before: float
     score_now: float
     tags: str
-    #: number of baseline runs in which the case was answered, and in which it was right
+    #: number of baseline runs in which the case was answered, and in which it was right; older runs count as well
     runs_before: int
     right_before: int
 
@@ -80,6 +81,7 @@ class Comparison(msgspec.Struct, frozen=True):
     tag: str
     baseline_run: str | None
     baseline_runs: int
+    older_runs: int
     cases: int
     left_out: int
     difference: float | None
@@ -120,6 +122,8 @@ class Baseline(msgspec.Struct, frozen=True):
     run: str
     #: the scores of that run, then those of the earlier runs in the baseline
     runs: Sequence[Sequence[AnswerScore]]
+    #: the scores of accepted runs before an accepted change, which only say how steady each case is
+    older_runs: Sequence[Sequence[AnswerScore]] = ()
 
 
 def compare(
@@ -144,7 +148,7 @@ def compare(
 
     compared = {variant: _Cases(scores[variant], baselines[variant]) for variant in sorted(baselines.keys() & scores)}
     tests = [
-        permutation_test(cases.scores, list(cases.by_tag.values()), alpha=alpha / len(compared))
+        permutation_test(cases.scores, list(cases.by_tag.values()), alpha=alpha / len(compared), older=cases.older)
         for cases in compared.values()
     ]
     worse = dict(zip(compared, correct_for_models([test.worse for test in tests]), strict=True))
@@ -164,7 +168,7 @@ def compare(
 
 
 def _no_history(variant: str, cases: int) -> Comparison:
-    return Comparison(variant, ALL_CASES, None, 0, 0, cases, None, None, None, None, Verdict.NO_HISTORY)
+    return Comparison(variant, ALL_CASES, None, 0, 0, 0, cases, None, None, None, None, Verdict.NO_HISTORY)
 
 
 def _edited_cases(
@@ -205,6 +209,7 @@ def _comparisons(
                 tag=tag,
                 baseline_run=baseline.run,
                 baseline_runs=len(baseline.runs),
+                older_runs=len(baseline.older_runs),
                 cases=len(positions),
                 left_out=cases.left_out if tag == ALL_CASES else 0,
                 difference=fsum(cases.differences[position] for position in positions) / max(len(positions), 1),
@@ -223,9 +228,12 @@ class _Cases:
 
     def __init__(self, scores: Sequence[AnswerScore], baseline: Baseline) -> None:
         current_results, baseline_results = _mean_results(scores), [_mean_results(run) for run in baseline.runs]
+        older_run_results = [_mean_results(run) for run in baseline.older_runs]
         tags = {score.case_id: score.tags for score in scores}
         #: for each case: its score now, then its score in each baseline run that has an answer to it
         self.scores: list[list[float]] = []
+        #: for each case: its score in each older run that has an answer to it
+        self.older: list[list[float]] = []
         #: for each case: its score now minus its mean score in the baseline
         self.differences: list[float] = []
         #: for each case: its change, None if it is as right or as wrong as it was
@@ -242,7 +250,9 @@ class _Cases:
                 by_tag[tag].append(len(self.scores))
             self.case_ids.add(key[0])
             before = _mean(earlier_results)
+            older_results = [run[key] for run in older_run_results if key in run]
             self.scores.append([now.score, *(earlier.score for earlier in earlier_results)])
+            self.older.append([older.score for older in older_results])
             self.differences.append(now.score - before.score)
             self.changes.append(
                 Change(
@@ -251,8 +261,8 @@ class _Cases:
                     score_before=before.score,
                     score_now=now.score,
                     tags=tags[key[0]],
-                    runs_before=len(earlier_results),
-                    right_before=sum(earlier.passed > 0.5 for earlier in earlier_results),
+                    runs_before=len(earlier_results) + len(older_results),
+                    right_before=sum(earlier.passed > 0.5 for earlier in (*earlier_results, *older_results)),
                 )
                 if now.passed < 0.5 < before.passed or before.passed < 0.5 < now.passed
                 else None

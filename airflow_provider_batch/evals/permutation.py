@@ -12,6 +12,10 @@ estimated from the scores of all cases, current ones included, so that the weigh
 and the test stays exact. With one earlier run all changed cases weigh the same, and the test is a one-sided McNemar
 test. The same test with right and wrong swapped finds improvements.
 
+Runs before an accepted change are not exchanged, because the model behaved differently then. They still say how steady
+a case is, so they count in its weight, which no permutation changes. How much they count depends on how many cases
+seem to have a new chance since then; this share is estimated too. If it is large, the older runs hardly matter.
+
 The tags are tested with the same permutations (minP of Westfall and Young, 1993). A tag that cannot reach a small
 p-value because too few of its cases vary therefore costs the others nothing.
 """
@@ -69,7 +73,11 @@ class PermutationTest(NamedTuple):
 
 
 def permutation_test(
-    scores: Sequence[Sequence[float]], tags: Sequence[Sequence[int]] = (), *, alpha: float
+    scores: Sequence[Sequence[float]],
+    tags: Sequence[Sequence[int]] = (),
+    *,
+    alpha: float,
+    older: Sequence[Sequence[float]] | None = None,
 ) -> PermutationTest:
     """Test for a loss and a gain, over all cases and over the cases of each tag.
 
@@ -77,8 +85,9 @@ def permutation_test(
         earlier runs does not matter, and the number of earlier runs may differ between cases.
     :param tags: for each tag, the positions of its cases in `scores`.
     :param alpha: the significance level, which `smallest_drop` depends on.
+    :param older: for each case, its scores in runs before an accepted change, in any order. None if there are none.
     """
-    cases = _Cases(scores, tags)
+    cases = _Cases(scores, tags, older if older is not None else [()] * len(scores))
     losses = cases.permute()
     columns = len(tags) + 1
     return PermutationTest(
@@ -88,30 +97,52 @@ def permutation_test(
     )
 
 
+class _History(NamedTuple):
+    """For each case, the number of runs and how many times it was wrong."""
+
+    #: sum of (1 - score) over the current run and the earlier ones, and their number
+    wrong: _Floats
+    runs: NDArray[np.int_]
+    #: the same over the runs before an accepted change
+    older_wrong: _Floats
+    older_runs: NDArray[np.int_]
+
+    def of(self, positions: Any) -> _History:
+        """Return the history of some of the cases."""
+        return _History(*(values[positions] for values in self))
+
+
 class _Cases:
     """The cases as arrays. Only those whose score varied affect the test; the others say how steady the cases are."""
 
-    def __init__(self, scores: Sequence[Sequence[float]], tags: Sequence[Sequence[int]]) -> None:
+    def __init__(
+        self, scores: Sequence[Sequence[float]], tags: Sequence[Sequence[int]], older: Sequence[Sequence[float]]
+    ) -> None:
         member = np.zeros((len(scores), len(tags) + 1))
         member[:, 0] = 1
         for column, positions in enumerate(tags, start=1):
             member[list(positions), column] = 1
-        parts = [[round(score * _PARTS) for score in case] for case in scores]
+        parts, older_parts = _in_parts(scores), _in_parts(older)
         self._current = np.array([case[0] / _PARTS for case in parts])
-        #: for each case: how often it was wrong in all of its runs, and their number
-        self._wrong = np.array([sum(_PARTS - part for part in case) / _PARTS for case in parts])
-        self._runs = np.array([len(case) for case in parts])
-        self._weights = _Weights(self._wrong, self._runs)
+        self._history = _History(*_count_wrong(parts), *_count_wrong(older_parts))
+        self._weights = _Weights(self._history)
         varied = [position for position, case in enumerate(parts) if any(part != case[0] for part in case)]
-        varied.sort(key=lambda position: (parts[position][0], sorted(parts[position]), member[position].tolist()))
-        self._varied_runs = self._runs[varied]
+        varied.sort(
+            key=lambda position: (
+                parts[position][0],
+                sorted(parts[position]),
+                sorted(older_parts[position]),
+                member[position].tolist(),
+            )
+        )
+        history = self._history.of(varied)
+        self._varied_runs = history.runs
         #: varied cases x runs, the current run first
-        self._scores = np.zeros((len(varied), int(self._runs.max(initial=1))))
+        self._scores = np.zeros((len(varied), int(self._history.runs.max(initial=1))))
         for row, position in enumerate(varied):
             current, *earlier = parts[position]
             self._scores[row, : len(earlier) + 1] = [current, *sorted(earlier)]
-        losses = self._weights.of_losses(self._wrong[varied], self._varied_runs)
-        gains = self._weights.of_gains(self._wrong[varied], self._varied_runs)
+        losses, gains = self._weights.of_losses(history), self._weights.of_gains(history)
         #: what a score adds to the loss of each group of cases, then to the gain of each
         self._effects = np.hstack([-losses[:, None] * member[varied], gains[:, None] * member[varied]])
 
@@ -136,13 +167,14 @@ class _Cases:
         Cases that were mostly right break. What one of them adds to the loss, and to its spread, follows from the
         weights. The spread of the loss on a quiet night is that of the permutations.
         """
-        earlier_runs = self._runs - 1
-        wrong_before = self._wrong - (1 - self._current)
+        earlier_runs = self._history.runs - 1
+        wrong_before = self._history.wrong - (1 - self._current)
         capable = wrong_before < earlier_runs / 2
         if not capable.any():
             return None
-        runs, wrong = self._runs[capable], wrong_before[capable] + 1
-        weights = self._weights.of_losses(wrong, runs) * _PARTS
+        runs, wrong = self._history.runs[capable], wrong_before[capable] + 1
+        history = self._history.of(capable)._replace(wrong=wrong)
+        weights = self._weights.of_losses(history) * _PARTS
         gain = np.mean(weights * (1 - wrong / runs))
         added_variance = np.mean(weights**2 * (1 - wrong / runs) * wrong / runs)
         quiet_variance = losses[:, 0].var()
@@ -153,7 +185,7 @@ class _Cases:
         constant = (power**2 - critical**2) * quiet_variance / gain**2
         broken = max(half + math.sqrt(max(half**2 - constant, 0.0)), math.log(1 / level) / math.log(runs.max()))
         score_before = np.mean(1 - wrong_before[capable] / earlier_runs[capable])
-        return float(broken * score_before / len(self._runs)) if broken <= len(runs) else None
+        return float(broken * score_before / len(earlier_runs)) if broken <= len(runs) else None
 
     def _totals(self, picks: NDArray[np.intp]) -> _Floats:
         drawn = self._scores[np.arange(len(self._scores)), picks]
@@ -164,34 +196,56 @@ class _Cases:
 class _Weights:
     """The weight of a case: the log of the likelihood ratio between "it broke" and "it is as before".
 
-    :param wrong: for each case, the sum of (1 - score) over the current run and the earlier ones.
-    :param runs: for each case, the number of these runs.
+    How the chances of being wrong are distributed, and the share of cases whose chance is a new one since the older
+    runs, are those that best explain the scores, by expectation maximisation.
     """
 
-    def __init__(self, wrong: _Floats, runs: NDArray[np.int_]) -> None:
-        pairs, counts = np.unique(np.stack([wrong, runs], axis=1), axis=0, return_counts=True)
-        likelihood = _likelihood(pairs[:, 0], pairs[:, 1])
-        # The distribution of the chances that best explains the scores, by expectation maximisation.
-        shares = np.full(len(_CHANCES), 1 / len(_CHANCES))
+    def __init__(self, history: _History) -> None:
+        groups, counts = np.unique(np.stack(history, axis=1), axis=0, return_counts=True)
+        history = _History(*groups.T)
+        likelihood = _likelihood(history.wrong, history.runs)
+        older_likelihood = _likelihood(history.older_wrong, history.older_runs)
+        has_older = history.older_runs > 0
+        self._shares = np.full(len(_CHANCES), 1 / len(_CHANCES))
+        self._changed = 0.5
         for _ in range(_ITERATIONS):
-            posterior = likelihood * shares
-            posterior /= posterior.sum(axis=1, keepdims=True)
-            shares = counts @ posterior / max(counts.sum(), 1)
-        self._shares = shares
+            posterior = likelihood * self._of_older(older_likelihood) * self._shares
+            total = posterior.sum(axis=1)
+            if has_older.any():
+                is_changed = self._changed * (older_likelihood @ self._shares) * (likelihood @ self._shares) / total
+                self._changed = float(np.average(is_changed[has_older], weights=counts[has_older]))
+            self._shares = counts @ (posterior / total[:, None]) / max(counts.sum(), 1)
 
-    def of_losses(self, wrong: _Floats, runs: Any) -> _Floats:
+    def of_losses(self, history: _History) -> _Floats:
         """Return the weights of cases that would be wrong in the current run."""
-        return _weight(self._chance_of_wrong(np.maximum(wrong - 1, 0), runs - 1))
+        return _weight(self._chance_of_wrong(np.maximum(history.wrong - 1, 0), history))
 
-    def of_gains(self, wrong: _Floats, runs: Any) -> _Floats:
+    def of_gains(self, history: _History) -> _Floats:
         """Return the weights of cases that would be right in the current run."""
-        return _weight(1 - self._chance_of_wrong(np.minimum(wrong, runs - 1), runs - 1))
+        return _weight(1 - self._chance_of_wrong(np.minimum(history.wrong, history.runs - 1), history))
 
-    def _chance_of_wrong(self, wrong: _Floats, runs: Any) -> _Floats:
+    def _chance_of_wrong(self, wrong: _Floats, history: _History) -> _Floats:
         """Return the chance that a case is wrong in a run, if it was wrong in so many of the other runs."""
-        posterior = _likelihood(wrong, runs) * self._shares
+        older = self._of_older(_likelihood(history.older_wrong, history.older_runs))
+        posterior = _likelihood(wrong, history.runs - 1) * older * self._shares
         chances: _Floats = posterior @ _CHANCES / posterior.sum(axis=1)
         return chances
+
+    def _of_older(self, likelihood: _Floats) -> _Floats:
+        """Return the likelihood of the older runs if the chance may be a new one since, given that if it is not."""
+        of_new_chance = (likelihood @ self._shares)[:, None]
+        mixed: _Floats = (1 - self._changed) * likelihood + self._changed * of_new_chance
+        return mixed
+
+
+def _in_parts(scores: Sequence[Sequence[float]]) -> list[list[int]]:
+    return [[round(score * _PARTS) for score in case] for case in scores]
+
+
+def _count_wrong(parts: Sequence[Sequence[int]]) -> tuple[_Floats, NDArray[np.int_]]:
+    """Return for each case how many times it was wrong, and the number of its scores."""
+    wrong = np.array([sum(_PARTS - part for part in case) / _PARTS for case in parts])
+    return wrong, np.array([len(case) for case in parts], dtype=int)
 
 
 def _likelihood(wrong: _Floats, runs: Any) -> _Floats:
@@ -219,7 +273,9 @@ def _p_values(losses: _Floats) -> _Floats:
     """Return for each permutation and column how many of the permutations have such a loss, as a share."""
     p_values = np.empty_like(losses)
     for column, values in enumerate(losses.T):
-        p_values[:, column] = 1 - np.searchsorted(np.sort(values), values) / len(values)
+        order = np.argsort(values)
+        ordered = values[order]
+        p_values[order, column] = 1 - np.searchsorted(ordered, ordered) / len(values)
     return p_values
 
 

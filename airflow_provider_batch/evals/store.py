@@ -120,13 +120,19 @@ class EvalStore:
         """Return the baseline of each variant that has one: accepted runs with their scores.
 
         :param sealed_at: for each variant, when the run to compare was sealed. Only runs sealed earlier are used.
-        :param max_runs: maximum number of runs in a baseline.
+        :param max_runs: maximum number of runs in a baseline, including those before an accepted change.
         """
         baselines: dict[str, Baseline] = {}
         for variant, limit in sealed_at.items():
-            runs = self._same_runs(variant, self._accepted_runs(variant, limit))[:max_runs]
-            if runs:
-                baselines[variant] = Baseline(runs[0], [self._scores(run, variant) for run in runs])
+            accepted_runs = self._accepted_runs(variant, limit)[:max_runs]
+            if accepted_runs:
+                same_runs = self._same_runs(variant, accepted_runs)
+                older_runs = accepted_runs[len(same_runs) :]
+                baselines[variant] = Baseline(
+                    run=same_runs[0],
+                    runs=[self._scores(run, variant) for run in same_runs],
+                    older_runs=[self._scores(run, variant) for run in older_runs],
+                )
         return baselines
 
     def write(
@@ -266,6 +272,7 @@ def _comparison_row(run: str, comparison: Comparison, alpha: float, graded_at: d
         comparison.tag,
         comparison.baseline_run,
         comparison.baseline_runs,
+        comparison.older_runs,
         comparison.cases,
         comparison.left_out,
         comparison.better,

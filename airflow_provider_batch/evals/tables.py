@@ -139,6 +139,8 @@ COMPARISONS = EvalTable(
             ("baseline_run", _TEXT),
             # number of accepted runs in the baseline, including the last one
             ("baseline_runs", _INTEGER),
+            # number of accepted runs before an accepted change, which only say how steady each case is
+            ("older_runs", _INTEGER),
             # cases that are unchanged and were answered in both runs; `left_out` counts this run's other cases, and is
             # 0 for a tag
             ("cases", _INTEGER),
@@ -179,8 +181,8 @@ CHANGES = EvalTable(
             ("score_before", _FLOAT),
             ("score_now", _FLOAT),
             ("tags", _TEXT),
-            # number of baseline runs in which the case was answered, and in which it was right. The closer the two are,
-            # the less likely it is that a regression is chance.
+            # number of baseline runs in which the case was answered, and in which it was right, including those before
+            # an accepted change. The closer the two are, the less likely it is that a regression is chance.
             ("runs_before", _INTEGER),
             ("right_before", _INTEGER),
         ),

@@ -18,6 +18,13 @@ Nights = NDArray[np.bool_]
 #: (number of cases, number of nights, random) -> chance of a right answer, nights x cases
 Model = Callable[[int, int, np.random.Generator], Nights]
 
+#: Number of nights that are drawn in addition to those after a change.
+SPARE_NIGHTS = 24
+
+#: (nights after a change if it had no effect, those of another model, random) -> nights after the change; SPARE_NIGHTS
+#: of each come first, and are discarded afterwards
+AcceptedChange = Callable[[Nights, Nights, np.random.Generator], Nights]
+
 #: share of the steady cases that the model answers right
 RIGHT_SHARE = 0.9
 
@@ -63,6 +70,38 @@ def moods(cases: int, count: int, rng: np.random.Generator) -> Nights:
     chances = np.clip(_unsteady_chances(cases, 0.05, rng), 1e-4, 1 - 1e-4)
     logits = np.log(chances / (1 - chances)) + rng.normal(0, 0.2, (count, 1))
     return rng.random((count, cases)) < 1 / (1 + np.exp(-logits))
+
+
+def change_nothing(nights: Nights, other_model: Nights, rng: np.random.Generator) -> Nights:
+    """Return the nights after a change without effect."""
+    return nights
+
+
+def add_noise(nights: Nights, other_model: Nights, rng: np.random.Generator) -> Nights:
+    """Return the nights after a change since which every answer is reversed with a chance of 0.1."""
+    return nights ^ (rng.random(nights.shape) < 0.1)
+
+
+def fix_and_break(nights: Nights, other_model: Nights, rng: np.random.Generator) -> Nights:
+    """Return the nights after a change that fixed 30 cases or fewer, and broke 20: they are always right or wrong."""
+    share = nights.mean(axis=(0, 1))
+    fixed = rng.permutation(np.flatnonzero(share < 0.5))[:30]
+    broken = rng.permutation(np.flatnonzero(share > 0.5))[:20]
+    nights[..., fixed], nights[..., broken] = True, False
+    return nights
+
+
+def swap_model(nights: Nights, other_model: Nights, rng: np.random.Generator) -> Nights:
+    """Return the nights after another model took the place of this one."""
+    return other_model
+
+
+def accept_luck(nights: Nights, other_model: Nights, rng: np.random.Generator) -> Nights:
+    """Return the nights after the best of 25 nights was accepted as an improvement, though nothing had changed."""
+    candidates = nights[: SPARE_NIGHTS + 1]
+    best = int(candidates.sum(axis=(1, 2)).argmax())
+    nights[[best, SPARE_NIGHTS]] = nights[[SPARE_NIGHTS, best]]
+    return nights
 
 
 def _unsteady_chances(cases: int, flips: float, rng: np.random.Generator) -> Floats:

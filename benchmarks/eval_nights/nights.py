@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from airflow_provider_batch.evals.compare import AnswerScore, Baseline, Comparison, Verdict, compare
-from benchmarks.eval_nights.models import Nights
+from benchmarks.eval_nights.models import SPARE_NIGHTS, Nights
 from benchmarks.eval_nights.scenarios import SMALL_TAG, Scenario, tag_of
 
 #: numbers of cases
@@ -50,10 +50,9 @@ class Night:
 
     def __init__(self, scenario: Scenario, rng: np.random.Generator, alpha: float) -> None:
         self.scenario, self.alpha, self.rng = scenario, alpha, rng
-        count = scenario.runs + 1
         #: for each model: the nights, the current one last, each with `repeats` answers per case
-        self.right = [self._nights(count) for _ in range(scenario.variants)]
-        self.judge = [rng.random(right.shape) < scenario.judge_errors for right in self.right]
+        self.right = [self._nights() for _ in range(scenario.variants)]
+        self.judges = [Judges(scenario, right.shape, rng) for right in self.right]
         self.broken, self.fixed = self._changes(self.right[0])
 
     def add_to(self, counts: Counts) -> None:
@@ -71,7 +70,17 @@ class Night:
             counts.named_first += len(broken & set(first.regressions[: len(broken)]))
             counts.tags_named += _has(comparisons, tag_of(0))
 
-    def _nights(self, count: int) -> Nights:
+    def _nights(self) -> Nights:
+        scenario = self.scenario
+        after_change = scenario.runs + 1
+        if not scenario.older_runs:
+            return self._draw(after_change)
+        nights = self._draw(scenario.older_runs + SPARE_NIGHTS + after_change)
+        before, after = np.split(nights, [scenario.older_runs])
+        changed = scenario.accepted_change(after, self._draw(len(after)), self.rng)
+        return np.concatenate([before, changed[-after_change:]])
+
+    def _draw(self, count: int) -> Nights:
         scenario = self.scenario
         nights = scenario.model(scenario.cases, count * scenario.repeats, self.rng)
         return nights.reshape(count, scenario.repeats, scenario.cases)
@@ -79,7 +88,7 @@ class Night:
     def _changes(self, right: Nights) -> tuple[Numbers, Numbers]:
         """Choose the cases to break and to fix: cases that the model mostly answers right, or wrong."""
         scenario = self.scenario
-        share = right.mean(axis=(0, 1))
+        share = right[scenario.older_runs :].mean(axis=(0, 1))
         candidates = np.flatnonzero(share > 0.5)
         if scenario.in_small_tag:
             candidates = candidates[candidates < SMALL_TAG]
@@ -91,15 +100,41 @@ class Night:
     def scores(self, *, broken: bool) -> tuple[Mapping[str, Sequence[AnswerScore]], Mapping[str, Baseline]]:
         """Return the scores of the night and its baseline, for each model. The first model has the broken cases."""
         scores, baselines = {}, {}
-        for number, (right, judge) in enumerate(zip(self.right, self.judge, strict=True)):
+        for number, (right, judges) in enumerate(zip(self.right, self.judges, strict=True)):
             nights = right.copy()
             if broken and number == 0:
                 nights[-1][:, self.broken] = False
                 nights[-1][:, self.fixed] = True
-            *earlier, current = [_answers(night) for night in nights ^ judge]
+            *earlier, current = [_answers(night) for night in judges.verdicts(nights)]
+            older, comparable = earlier[: self.scenario.older_runs], earlier[self.scenario.older_runs :]
             scores[f"model-{number}"] = current
-            baselines[f"model-{number}"] = Baseline("last", earlier[::-1])
+            if not self.scenario.uses_older_runs:
+                older = []
+            baselines[f"model-{number}"] = Baseline("last", comparable[::-1], older[::-1])
         return scores, baselines
+
+
+class Judges:
+    """The errors of the judges of one model: their verdicts on texts that are new, and on those that are not."""
+
+    def __init__(self, scenario: Scenario, shape: tuple[int, ...], rng: np.random.Generator) -> None:
+        def errors(*shape: int) -> Nights:
+            wrong_verdicts = (rng.random((scenario.judges, *shape)) < scenario.judge_errors).sum(axis=0)
+            return np.asarray(wrong_verdicts > scenario.judges / 2)
+
+        self._on_new_texts = errors(*shape)
+        if scenario.new_texts < 1:
+            self._is_new = rng.random(shape) < scenario.new_texts
+            #: by case, for its wrong answer and for its right one
+            self._on_other_texts = errors(2, shape[-1])
+        else:
+            self._is_new, self._on_other_texts = np.ones(shape, dtype=bool), np.zeros((2, shape[-1]), dtype=bool)
+
+    def verdicts(self, right: Nights) -> Nights:
+        """Return whether the judges call each answer right."""
+        on_wrong, on_right = self._on_other_texts
+        errors = np.where(self._is_new, self._on_new_texts, np.where(right, on_right, on_wrong))
+        return np.asarray(right ^ errors)
 
 
 def _has(comparisons: Sequence[Comparison], tag: str) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from benchmarks.eval_nights import models
-from benchmarks.eval_nights.models import Model
+from benchmarks.eval_nights.models import AcceptedChange, Model
 
 #: tags of the cases; the first has SMALL_TAG cases, the others share the rest
 TAGS = ("rare", "negation", "dates", "units", "arithmetic", "extraction", "long", "unicode", "ambiguous")
@@ -25,6 +26,11 @@ class Scenario:
     model: Model
     #: number of accepted runs to compare with
     runs: int = 10
+    #: number of accepted runs before an accepted change, and what the change did
+    older_runs: int = 0
+    accepted_change: AcceptedChange = models.change_nothing
+    #: whether the runs before the change count at all
+    uses_older_runs: bool = True
     cases: int = 400
     #: number of models per run; one of them breaks
     variants: int = 1
@@ -34,8 +40,12 @@ class Scenario:
     fixed: int = 0
     #: whether the broken cases all have the small tag
     in_small_tag: bool = False
-    #: share of the verdicts of a judge that are wrong
+    #: share of the verdicts of a judge that are wrong, and the number of judges, who err independently
     judge_errors: float = 0.0
+    judges: int = 1
+    #: Share of the answers with a new text. The others have the text of an earlier answer, right or wrong, to the same
+    #: case, and its verdict.
+    new_texts: float = 1.0
     #: share of nights to find (with `fixed`: to find in both directions)
     goal: float | None = None
     #: whether nothing was chosen to suit this row
@@ -43,6 +53,14 @@ class Scenario:
 
 
 STEADY = models.unsteady(0.05)
+
+
+def after_change(effect: str, accepted_change: AcceptedChange) -> Iterator[Scenario]:
+    """Yield a scenario per noise model: one accepted run since an accepted change, and nine runs before it."""
+    for noise, model in (("5 % flips", STEADY), ("Beta(0.8, 0.15)", models.beta)):
+        name = f"accepted change {effect}: {noise}"
+        yield Scenario(name, model, runs=1, older_runs=9, accepted_change=accepted_change)
+
 
 SCENARIOS = (
     Scenario("5 % flips, one accepted run", STEADY, runs=1, goal=0.9),
@@ -57,8 +75,18 @@ SCENARIOS = (
     Scenario("20 broken, 20 fixed: Beta(0.8, 0.15)", models.beta, fixed=20, goal=0.9),
     Scenario("the judge is wrong in 5 % of verdicts", STEADY, judge_errors=0.05, goal=0.95),
     Scenario("the judge is wrong in 10 % of verdicts", STEADY, judge_errors=0.1, goal=0.8),
+    Scenario("judge wrong in 5 %, verdicts reused", STEADY, judge_errors=0.05, new_texts=0, goal=0.95),
+    Scenario("judge wrong in 10 %, verdicts reused", STEADY, judge_errors=0.1, new_texts=0, goal=0.8),
+    Scenario("judge wrong in 10 %, half of the texts are new", STEADY, judge_errors=0.1, new_texts=0.5, goal=0.8),
+    Scenario("three judges wrong in 10 %", STEADY, judge_errors=0.1, judges=3, goal=0.8),
+    Scenario("three judges wrong in 10 %, verdicts reused", STEADY, judge_errors=0.1, judges=3, new_texts=0, goal=0.8),
     Scenario("2,000 cases, 8 models, 5 points", STEADY, cases=2_000, variants=8, broken=100),
     Scenario("2,000 cases, 8 models, 1 point", STEADY, cases=2_000, variants=8, broken=20),
+    *after_change("changed nothing", models.change_nothing),
+    *after_change("added noise", models.add_noise),
+    *after_change("fixed 30 and broke 20", models.fix_and_break),
+    *after_change("swapped the model", models.swap_model),
+    *after_change("was only luck", models.accept_luck),
     Scenario("unseen: clusters of 3 flip together", models.clusters, unseen=True, goal=0.9),
     Scenario("unseen: clusters of 3, one accepted run", models.clusters, runs=1, unseen=True, goal=0.9),
     Scenario("unseen: clusters of 3, 20 broken, 20 fixed", models.clusters, fixed=20, unseen=True, goal=0.9),

@@ -389,6 +389,25 @@ class TestBaseline:
         ]
         assert [result["baseline_runs"] for result in results.values()] == [0, 1, 2, 1, 2]
 
+    def test_runs_before_an_accepted_change_only_say_how_steady_each_case_is(self, evals: Evals) -> None:
+        results = self.accept_nights(
+            evals, a=RIGHT_ANSWERS, b=RIGHT_ANSWERS, c=HALF_WRONG_ANSWERS, d=HALF_WRONG_ANSWERS
+        )
+        assert [result["older_runs"] for result in results.values()] == [0, 0, 0, 2]
+        evals.land("e", "mini", [*HALF_WRONG_ANSWERS[:19], ("c19", "?")])
+        result = evals.grade("e")["variants"]["mini"]
+        assert (result["baseline_runs"], result["older_runs"]) == (2, 2)
+        # c19 was right in all four runs; its score before is that since the change
+        rows = evals.table("eval_changes", "case_id, score_before, runs_before, right_before", "1")
+        assert rows[-1] == ("c19", 1.0, 4, 4)
+        assert [row[0] for row in evals.table("eval_comparisons", "DISTINCT older_runs", "1")] == [0, 2]
+
+    def test_older_runs_count_towards_the_maximum(self, evals: Evals) -> None:
+        self.accept_nights(evals, a=RIGHT_ANSWERS, b=RIGHT_ANSWERS, c=HALF_WRONG_ANSWERS)
+        evals.land("d", "mini", HALF_WRONG_ANSWERS)
+        result = evals.grade("d", baseline_runs=2)["variants"]["mini"]
+        assert (result["baseline_runs"], result["older_runs"]) == (1, 1)
+
     def test_each_model_has_its_own_baseline_and_p_values_are_corrected_for_all_models(self, evals: Evals) -> None:
         evals.cases(*CASES)
         seven_wrong = [(case_id, "?") for case_id, _ in RIGHT_ANSWERS[:7]] + RIGHT_ANSWERS[7:]

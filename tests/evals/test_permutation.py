@@ -85,6 +85,33 @@ def test_a_tag_in_which_too_few_cases_vary_costs_the_others_nothing() -> None:
     assert permutation_test(scores, small_tags, alpha=0.05).worse[0] == p_worse(scores)
 
 
+class TestOlderRuns:
+    """Runs before an accepted change say how steady a case is, and are not exchanged with the current one."""
+
+    STEADY = (1.0,) * 9
+    UNSTEADY = (1.0, 0.0) * 4 + (1.0,)
+    #: cases that broke, some that were fixed by chance, and quiet ones: the current run and the accepted one
+    SCORES = [(0.0, 1.0)] * 10 + [(1.0, 0.0)] * 10 + [(1.0, 1.0)] * 100
+
+    def p_worse(self, scores: Sequence[Sequence[float]], older: Sequence[Sequence[float]]) -> float:
+        return permutation_test(scores, alpha=0.05, older=older).worse[0]
+
+    def test_a_case_that_was_steady_before_the_change_is_stronger_evidence(self) -> None:
+        quiet = [self.STEADY] * 80 + [self.UNSTEADY] * 20
+        assert p_worse(self.SCORES) > 0.4
+        assert self.p_worse(self.SCORES, [self.STEADY] * 10 + [self.UNSTEADY] * 10 + quiet) < 0.05
+        assert self.p_worse(self.SCORES, [self.UNSTEADY] * 10 + [self.STEADY] * 10 + quiet) > 0.9
+
+    def test_they_hardly_count_if_most_cases_behave_differently_since_the_change(self) -> None:
+        scores = [(0.0, 1.0), (1.0, 0.0), (1.0, 1.0), (0.0, 0.0)] * 30
+        older = [self.STEADY, self.UNSTEADY, (0.0,) * 9, self.STEADY] * 30
+        assert p_worse(scores) == pytest.approx(self.p_worse(scores, older), abs=0.1)
+
+    def test_equally_steady_cases_have_the_p_value_of_a_mcnemar_test(self) -> None:
+        assert self.p_worse([(0, 1)] * 5, [self.STEADY] * 5) == pytest.approx(1 / 32)
+        assert self.p_worse([(0, 1)] * 10 + [(1, 0)] * 2, [(1.0, 0.5)] * 12) == pytest.approx(79 / 4096)
+
+
 SCORES = st.sampled_from([0.0, 1 / 3, 2 / 3, 1.0])
 CASES = st.lists(st.lists(SCORES, min_size=2, max_size=5).map(tuple), min_size=1, max_size=30)
 
@@ -94,25 +121,38 @@ CASES = st.lists(st.lists(SCORES, min_size=2, max_size=5).map(tuple), min_size=1
 def test_a_p_value_is_a_share_and_does_not_depend_on_the_order_of_cases_and_earlier_runs(
     scores: list[tuple[float, ...]], rng: random.Random
 ) -> None:
-    test = permutation_test(scores, alpha=0.05)
-    reordered = [(current, *rng.sample(earlier, len(earlier))) for current, *earlier in rng.sample(scores, len(scores))]
+    older = [rng.choices((0.0, 0.5, 1.0), k=rng.randrange(4)) for _ in scores]
+    test = permutation_test(scores, alpha=0.05, older=older)
+    order = rng.sample(range(len(scores)), len(scores))
+    reordered = [(scores[case][0], *rng.sample(scores[case][1:], len(scores[case]) - 1)) for case in order]
+    reordered_older = [rng.sample(older[case], len(older[case])) for case in order]
     assert 0 < test.worse[0] <= 1
-    assert permutation_test(reordered, alpha=0.05)[:2] == test[:2]
+    assert permutation_test(reordered, alpha=0.05, older=reordered_older)[:2] == test[:2]
 
 
 @settings(max_examples=30)
 @given(CASES)
 def test_losses_are_gains_with_right_and_wrong_swapped(scores: list[tuple[float, ...]]) -> None:
     swapped = [tuple(1 - score for score in case) for case in scores]
-    assert p_worse(scores) == pytest.approx(p_better(swapped), abs=0.02)
+    # Up to 10,000 random permutations each, in another order: five standard errors.
+    assert p_worse(scores) == pytest.approx(p_better(swapped), abs=0.035)
 
 
 @settings(max_examples=10)
-@given(st.lists(st.lists(st.sampled_from([0.0, 1.0]), min_size=3, max_size=3), min_size=1, max_size=4))
-def test_if_nothing_changed_small_p_values_are_at_most_as_frequent_as_they_say(scores: list[list[float]]) -> None:
+@given(
+    st.lists(st.lists(st.sampled_from([0.0, 1.0]), min_size=3, max_size=3), min_size=1, max_size=4),
+    st.lists(st.lists(st.sampled_from([0.0, 1.0]), max_size=3), min_size=4, max_size=4),
+)
+def test_if_nothing_changed_small_p_values_are_at_most_as_frequent_as_they_say(
+    scores: list[list[float]], older: list[list[float]]
+) -> None:
     # Each of its three scores may be the current one of a case: all combinations are equally likely.
     p_values = [
-        p_worse([case[pick:] + case[:pick] for case, pick in zip(scores, picks, strict=True)])
+        permutation_test(
+            [case[pick:] + case[:pick] for case, pick in zip(scores, picks, strict=True)],
+            alpha=0.05,
+            older=older[: len(scores)],
+        ).worse[0]
         for picks in itertools.product(range(3), repeat=len(scores))
     ]
     for threshold in p_values:

@@ -95,11 +95,12 @@ class EvalGradeOperator(CheckedMapping, BaseOperator):
     - `left_out_cases`: number of cases that have answers, but were removed before these were ever graded;
     - `kept_cases`: number of cases that keep an earlier grade because they were removed or their question has changed;
     - `variants`: for each model a dict with `cases`, `answers`, `graded`, `unanswered`, `accuracy`, `low`, `high`,
-      `pass_any`, `pass_majority`, `cost_usd` (text or None), `baseline_run`, `baseline_runs`, `difference`, `better`,
-      `worse`, `p_worse`, `p_better`, `smallest_drop`, `verdict`, `regressed_tags` and `improved_tags`, and up to 20
-      case_ids each in `regressions` and `improvements` (cases that were right and are wrong now, and the reverse,
-      starting with those that are least likely to be chance) and `edited` (cases that are not compared because they
-      were edited, and that were wrong before or are wrong now). The table `eval_changes` has all of them.
+      `pass_any`, `pass_majority`, `cost_usd` (text or None), `baseline_run`, `baseline_runs`, `older_runs`,
+      `difference`, `better`, `worse`, `p_worse`, `p_better`, `smallest_drop`, `verdict`, `regressed_tags` and
+      `improved_tags`, and up to 20 case_ids each in `regressions` and `improvements` (cases that were right and are
+      wrong now, and the reverse, starting with those that are least likely to be chance) and `edited` (cases that are
+      not compared because they were edited, and that were wrong before or are wrong now). The table `eval_changes` has
+      all of them.
 
     :param cases_sql: a SELECT of `case_id, input, expected, grader, tags`, or the name of a .sql file.
     :param answers: results table with the answers. Its key columns are `run` and `variant`; it carries `case_id` and
@@ -114,7 +115,8 @@ class EvalGradeOperator(CheckedMapping, BaseOperator):
     :param alpha: significance level, between 0 and 1: the share of unchanged runs that may be reported as a regression,
         over all models and tags, and the share that may be reported as an improvement.
     :param baseline_runs: maximum number of accepted runs to compare with: the last one, and those before it as long as
-        nothing changed between them. More runs reveal smaller regressions; 1 compares with the last accepted run only.
+        nothing changed between them. The runs before that only say how steady each case is. More runs reveal smaller
+        regressions; 1 compares with the last accepted run only.
     :param warehouse_conn_id: connection to read from and write to.
     :raises AirflowFailException: if a case cannot be graded, or the run has no answers.
     """
@@ -268,6 +270,12 @@ class EvalGradeOperator(CheckedMapping, BaseOperator):
             ", ".join(comparison.regressions[:MAX_NAMES]) or "none",
             ", ".join(comparison.improvements[:MAX_NAMES]) or "none",
         )
+        if comparison.older_runs:
+            self.log.info(
+                "%s: %s from before an accepted change only tell steady cases from unsteady ones.",
+                comparison.variant,
+                format_count(comparison.older_runs, "accepted run"),
+            )
         for tag in by_tag:
             if tag.verdict is not Verdict.SAME:
                 self.log.log(
@@ -352,6 +360,7 @@ def _variant_result(summary: Summary, comparison: Comparison, by_tag: Sequence[C
         "cost_usd": format_decimal(summary.cost_usd),
         "baseline_run": comparison.baseline_run,
         "baseline_runs": comparison.baseline_runs,
+        "older_runs": comparison.older_runs,
         "difference": comparison.difference,
         "better": comparison.better,
         "worse": comparison.worse,
