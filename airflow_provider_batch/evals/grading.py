@@ -22,7 +22,7 @@ from airflow_provider_batch.core.answers.outcome import Outcome
 from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.evals.cases import Case
 from airflow_provider_batch.evals.compare import AnswerScore
-from airflow_provider_batch.evals.graders import Grade, wrong
+from airflow_provider_batch.evals.graders import JUDGED, Grade, wrong
 from airflow_provider_batch.evals.judging import Judgement, decide, total_cost
 from airflow_provider_batch.exceptions import InputError
 
@@ -141,12 +141,12 @@ def grade_answers(
     :raises InputError: if a case needs a judge and there are no judgements, or if no answer can be graded.
     """
     by_id = {case.case_id: case for case in cases}
-    if judgements is None and any(case.grader.needs_judge for case in cases):
-        count = sum(case.grader.needs_judge for case in cases)
+    judged_cases = sum(case.grader.judged is not None for case in cases)
+    if judgements is None and judged_cases:
         raise InputError(
-            f"{count:,} {'case has' if count == 1 else 'cases have'} the grader 'judge', but no table with verdicts "
-            "was given. Let a judge model grade the answers in a second batch job, and pass its results table as "
-            "judgements=. Nothing was graded."
+            f"{judged_cases:,} {'case has' if judged_cases == 1 else 'cases have'} a grader by a judge "
+            f"({', '.join(JUDGED)}), but no table with verdicts was given. Let a judge model grade the answers in a "
+            "second batch job, and pass its results table as judgements=. Nothing was graded."
         )
     graded_answers: GradedAnswers = [] if into is None else into
     left_out_cases: set[str] = set()
@@ -205,9 +205,9 @@ def _grade(case: Case, answer: Answer, judgements: Sequence[Judgement]) -> _Resu
     no_cost = Decimal(0)
     if not answer.came_from_model:
         return wrong(answer.outcome), False, no_cost
-    if answer.outcome != Outcome.SUCCEEDED or not case.grader.needs_judge:
+    if answer.outcome != Outcome.SUCCEEDED or case.grader.judged is None:
         return case.grader.grade(case, answer), True, no_cost
-    verdict, problem = decide(judgements)
+    verdict, problem = decide(judgements, case.grader.judged)
     if verdict is None:
         return wrong(problem), False, total_cost(judgements)
     return case.grader.grade(case, answer, verdict), True, total_cost(judgements)

@@ -7,14 +7,16 @@ decides. How far to trust them shows where people have judged the same answers.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from statistics import median
 from typing import NamedTuple
 
 import msgspec
 
 from airflow_provider_batch.core.answers.outcome import Outcome
-from airflow_provider_batch.evals.graders import Grade, parse_verdict
+from airflow_provider_batch.evals.graders import Grade, SingleGrader
+from airflow_provider_batch.evals.graders.verdicts import Opinion
 from airflow_provider_batch.evals.statistics import interval
 
 
@@ -23,14 +25,15 @@ class Judgement(msgspec.Struct, frozen=True):
 
     outcome: str
     verdict: str | None
+    #: from 0 to 1, for a rubric
+    score: float | None
     reason: str | None
     #: US dollars; None if unknown
     cost_usd: Decimal | None
 
-    @property
-    def is_right(self) -> bool | None:
-        """Whether the judge called the answer right. None if there is no verdict."""
-        return parse_verdict(self.verdict) if self.outcome == Outcome.SUCCEEDED else None
+    def opinion(self, grader: SingleGrader) -> Opinion | None:
+        """Return what the verdict means for a grader, or None if there is no usable verdict."""
+        return grader.read_verdict(self.verdict, self.score) if self.outcome == Outcome.SUCCEEDED else None
 
 
 class Ruling(NamedTuple):
@@ -42,16 +45,24 @@ class Ruling(NamedTuple):
     problem: str = ""
 
 
-def decide(judgements: Sequence[Judgement]) -> Ruling:
-    """Return what the majority of the judges says. A tie counts as wrong. Verdicts that are missing do not count."""
-    verdicts = [judgement.is_right for judgement in judgements]
-    right_count, count = verdicts.count(True), len(verdicts) - verdicts.count(None)
-    if not count:
+def decide(judgements: Sequence[Judgement], grader: SingleGrader) -> Ruling:
+    """Return what the majority of the verdicts says, with the reason of one that says so. A tie counts as wrong.
+
+    Verdicts that are missing do not count. The score is the median of the scores if the judges give scores.
+    """
+    opinions = [
+        (opinion, judgement.reason) for judgement in judgements if (opinion := judgement.opinion(grader)) is not None
+    ]
+    if not opinions:
         return Ruling(None, _problem(judgements[0]) if judgements else "there is no verdict on this answer")
+    count, right_count = len(opinions), sum(opinion.passed for opinion, _ in opinions)
     is_right = 2 * right_count > count
-    reason = next(judgement.reason for judgement in judgements if judgement.is_right is is_right)
-    subject = "judge" if count == 1 else f"{right_count} of {count} judges call it correct"
-    return Ruling(Grade(float(is_right), is_right, f"{subject}: {reason or 'no reason given'}"))
+    opinion, reason = next((opinion, reason) for opinion, reason in opinions if opinion.passed is is_right)
+    subject = grader.kind if count == 1 else f"{right_count} of {count} verdicts call it right"
+    words = [subject, *([opinion.detail] if opinion.detail else []), reason or "no reason given"]
+    has_scores = any(opinion.score not in (0, 1) for opinion, _ in opinions)
+    score = median(opinion.score for opinion, _ in opinions) if has_scores else float(is_right)
+    return Ruling(Grade(score, is_right, ": ".join(words)))
 
 
 def total_cost(judgements: Iterable[Judgement]) -> Decimal | None:
@@ -65,11 +76,14 @@ def total_cost(judgements: Iterable[Judgement]) -> Decimal | None:
     return total
 
 
+#: the run, the model that answered, the case, and the number of the answer
+_AnswerId = tuple[str, str, str, int]
+
+
 class LabelledVerdict(NamedTuple):
     """The verdict of a judge on an answer that a person has judged, too."""
 
-    #: the model that answered, the case, and the number of the answer
-    answer: tuple[str, str, str, int]
+    answer: _AnswerId
     judge: str
     verdict: bool
     #: whether the person called the answer right
@@ -99,19 +113,22 @@ MAJORITY = "majority"
 
 
 def agreements(verdicts: Iterable[LabelledVerdict]) -> list[Agreement]:
-    """Return the agreement of each judge with people, sorted by name, and last that of the majority of several."""
-    by_judge: defaultdict[str, list[tuple[bool, bool]]] = defaultdict(list)
-    by_answer: defaultdict[tuple[str, str, str, int], list[LabelledVerdict]] = defaultdict(list)
+    """Return the agreement of each judge with people, sorted by name, and last that of the majority of several.
+
+    If a judge was asked several times for an answer, the majority of its verdicts counts, once.
+    """
+    by_judge: defaultdict[str, defaultdict[_AnswerId, list[LabelledVerdict]]] = defaultdict(lambda: defaultdict(list))
+    by_answer: defaultdict[_AnswerId, list[LabelledVerdict]] = defaultdict(list)
     for verdict in verdicts:
-        by_judge[verdict.judge].append((verdict.verdict, verdict.label))
+        by_judge[verdict.judge][verdict.answer].append(verdict)
         by_answer[verdict.answer].append(verdict)
-    results = [_agreement(judge, pairs) for judge, pairs in sorted(by_judge.items())]
-    if len(by_judge) > 1:
-        decisions = [
-            (2 * sum(verdict.verdict for verdict in group) > len(group), group[0].label) for group in by_answer.values()
-        ]
-        results.append(_agreement(MAJORITY, decisions))
-    return results
+    results = [_agreement(judge, _decisions(answers)) for judge, answers in sorted(by_judge.items())]
+    return [*results, _agreement(MAJORITY, _decisions(by_answer))] if len(by_judge) > 1 else results
+
+
+def _decisions(answers: Mapping[_AnswerId, Sequence[LabelledVerdict]]) -> list[tuple[bool, bool]]:
+    """Return for each answer the decision of the majority, and the label."""
+    return [(2 * sum(verdict.verdict for verdict in group) > len(group), group[0].label) for group in answers.values()]
 
 
 def _agreement(judge: str, pairs: Sequence[tuple[bool, bool]]) -> Agreement:
@@ -136,4 +153,4 @@ def _agreement(judge: str, pairs: Sequence[tuple[bool, bool]]) -> Agreement:
 def _problem(judgement: Judgement) -> str:
     if judgement.outcome != Outcome.SUCCEEDED:
         return f"the judge's answer: {judgement.outcome}"
-    return "the judge's verdict is neither correct nor incorrect"
+    return f"the judge's verdict has no meaning for its grader: {judgement.verdict}"

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_batch.core.answers.stub import STUB_PREFIX
 from airflow_provider_batch.evals import plots
 from airflow_provider_batch.evals.compare import STOPPING_VERDICTS, Verdict
 from airflow_provider_batch.evals.costs import COSTS, cost_rows
-from airflow_provider_batch.evals.graders import parse_verdict
+from airflow_provider_batch.evals.graders import SingleGrader, parse_grader, parse_verdict
 from airflow_provider_batch.evals.judging import Agreement, LabelledVerdict, agreements
 from airflow_provider_batch.evals.preferences import PairVerdict, Preference, preferences
 from airflow_provider_batch.evals.queries import EvalQueries, Row
@@ -162,17 +163,21 @@ class ReportTables(EvalQueries):
         if self._judgements is None:
             return []
         rows = self.rows(
-            "SELECT j.run, j.variant, j.case_id, j.repeat, j.model, j.verdict, l.label FROM {prefix}labels l "
+            "SELECT j.run, j.variant, j.case_id, j.repeat, j.model, j.verdict, j.score, l.label, g.grader "
+            "FROM {prefix}labels l "
             f"JOIN {self._judgements} j ON j.run = l.run AND j.variant = l.variant AND j.case_id = l.case_id "
-            "AND j.repeat = l.repeat WHERE j.outcome = ?",
+            "AND j.repeat = l.repeat JOIN {prefix}grades g ON g.run = l.run AND g.variant = l.variant "
+            "AND g.case_id = l.case_id AND g.repeat = l.repeat WHERE j.outcome = ?",
             "succeeded",
         )
         verdicts = []
         for row in rows:
-            verdict, label = parse_verdict(row["verdict"]), parse_verdict(row["label"])
-            if verdict is not None and label is not None:
+            grader, label = _judged_grader(row["grader"]), parse_verdict(row["label"])
+            score = None if row["score"] is None else float(row["score"])
+            opinion = None if grader is None else grader.read_verdict(row["verdict"], score)
+            if opinion is not None and label is not None:
                 answer = (row["run"], row["variant"], row["case_id"], int(row["repeat"]))
-                verdicts.append(LabelledVerdict(answer, str(row["model"]), verdict, label))
+                verdicts.append(LabelledVerdict(answer, str(row["model"]), opinion.passed, label))
         return agreements(verdicts)
 
     def _read_preferences(self, run: str) -> list[Preference]:
@@ -234,6 +239,12 @@ class ReportTables(EvalQueries):
             else None
             for row in rows
         }
+
+
+@lru_cache(maxsize=1_000)
+def _judged_grader(text: str) -> SingleGrader | None:
+    """Return which grader of a case is one by a judge."""
+    return parse_grader(text).judged
 
 
 def _comparison(total: Row, tags: Iterable[Row], edited_cases: list[str]) -> Comparison | None:

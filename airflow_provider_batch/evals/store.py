@@ -81,11 +81,12 @@ class EvalStore:
         judgements: defaultdict[AnswerKey, list[Judgement]] = defaultdict(list)
         with _require_table(table, "verdicts"):
             rows = self._rows(table, tables.JUDGEMENT_COLUMNS, {"run": run})
-            for variant, case_id, repeat, outcome, verdict, reason, cost in rows:
+            for variant, case_id, repeat, outcome, verdict, score, reason, cost in rows:
                 judgements[str(variant), str(case_id), 1 if repeat is None else int(repeat)].append(
                     Judgement(
                         outcome=str(outcome),
                         verdict=None if verdict is None else str(verdict),
+                        score=None if score is None else float(score),
                         reason=None if reason is None else str(reason),
                         cost_usd=_decimal(cost),
                     )

@@ -33,10 +33,10 @@ ANSWER_COLUMNS = (
     "sealed_at",
 )
 
-#: Columns that grading reads from `eval_judgements`. It has the same keys and carried columns as the answers; `verdict`
-#: and `reason` come from the judge's output. With several judges, each has a row for the same answer, with another
-#: custom_id.
-JUDGEMENT_COLUMNS = ("variant", "case_id", "repeat", "outcome", "verdict", "reason", "cost_usd")
+#: Columns that grading reads from `eval_judgements`. It has the same keys and carried columns as the answers, and
+#: `verdict`, `score` and `reason` come from the judge's output. Each verdict is a row, with a custom_id of its own if
+#: several judges, or the same one several times, judge an answer.
+JUDGEMENT_COLUMNS = ("variant", "case_id", "repeat", "outcome", "verdict", "score", "reason", "cost_usd")
 
 #: tag of the summary over all cases
 ALL_CASES = ""
@@ -82,7 +82,7 @@ GRADES = EvalTable(
             ("tags", _TEXT),
             # outcome of the answer: succeeded, refused, expired, ...
             ("outcome", _TEXT),
-            # 1 if there is an answer (and, with the grader `judge`, a verdict on it), else 0
+            # 1 if there is an answer (and, with a grader by a judge, a verdict on it), else 0
             ("answered", _INTEGER),
             # hash of the input alone, and hash of input, expected value and grader; only grades with the same
             # case_sha256 are compared

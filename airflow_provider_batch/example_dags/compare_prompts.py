@@ -7,10 +7,10 @@ each order, because judges tend to favour what they read first. The report shows
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from airflow.sdk import DAG, Asset, Param, task, task_group
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from airflow_provider_batch.operators.evals import EvalCasesOperator, EvalGradeOperator, EvalReportOperator
 from airflow_provider_batch.task_groups import batch_job
@@ -20,6 +20,14 @@ VARIANTS = [
     {"name": "plain", "model": "gpt-5-mini", "system": "", "body": {}},
     {"name": "careful", "model": "gpt-5-mini", "system": "Check your answer before you write it.", "body": {}},
 ]
+
+
+class Verdict(BaseModel):
+    """The judge's answer about one answer of a variant, as in `nightly_eval`."""
+
+    reason: str
+    verdict: Literal["correct", "incorrect", "subset", "superset", "same", "disagree", "differ"]
+    score: Annotated[float, Field(ge=0, le=1)] | None
 
 
 class Preference(BaseModel):
@@ -67,21 +75,38 @@ with DAG(
         return list(params["variants"])
 
     @task_group
-    def answer(name: str, model: str, system: str, body: dict[str, Any]) -> Any:
-        """Get the answers of one variant."""
-        return batch_job(
+    def evaluate(name: str, model: str, system: str, body: dict[str, Any]) -> Any:
+        """Get the answers of one variant, then let the judge grade those that no rule can grade."""
+        common: dict[str, Any] = {
+            "custom_id": "{{ row.id }}",
+            "carry": ["case_id", "repeat"],
+            "key": {"run": "{{ run_id }}", "variant": name},
+            "max_run_cost_usd": dag.param("max_cost_usd"),
+        }
+        answers = batch_job.override(group_id="answer")(
+            **common,
             sql="SELECT case_id AS id, case_id, 1 AS repeat, input FROM eval_cases ORDER BY case_id",
-            custom_id="{{ row.id }}",
-            carry=["case_id", "repeat"],
-            key={"run": "{{ run_id }}", "variant": name},
             model=model,
             system=system,
             prompt="{{ row.input }}",
             body=body,
-            max_run_cost_usd=dag.param("max_cost_usd"),
             table="eval_answers",
             outlets=Asset("eval_answers"),
         )
+        judgements = batch_job.override(group_id="judge")(
+            **common,
+            sql="sql/eval_to_judge.sql",
+            model=dag.param("judge"),
+            system="prompts/judge.md",
+            prompt="prompts/judge_question.md",
+            output_schema=Verdict,
+            reuse_from="eval_judgements",
+            table="eval_judgements",
+            outlets=Asset("eval_judgements"),
+            columns=["verdict", "score", "reason"],
+        )
+        answers >> judgements
+        return judgements
 
     compare_answers = batch_job.override(group_id="compare_answers")(
         sql="sql/eval_pairs.sql",
@@ -97,8 +122,8 @@ with DAG(
         outlets=Asset("eval_preferences"),
         columns=["preference", "reason"],
     )
-    grade = EvalGradeOperator(task_id="grade", outlets=[Asset("eval_summaries")])
-    report = EvalReportOperator(task_id="report", preferences="eval_preferences")
+    grade = EvalGradeOperator(task_id="grade", judgements="eval_judgements", outlets=[Asset("eval_summaries")])
+    report = EvalReportOperator(task_id="report", judgements="eval_judgements", preferences="eval_preferences")
     names = variants()  # type: ignore[call-arg,misc]  # Airflow passes `params`
     cases >> names
-    answer.expand_kwargs(names) >> compare_answers >> grade >> report
+    evaluate.expand_kwargs(names) >> compare_answers >> grade >> report

@@ -8,10 +8,10 @@ UTC. Grading is free: to grade a run again, for example after fixing a case, cle
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from airflow.sdk import DAG, Asset, CronTriggerTimetable, Param, task, task_group
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from airflow_provider_batch.operators.evals import (
     EvalAcceptOperator,
@@ -29,7 +29,10 @@ class Verdict(BaseModel):
     """The judge's answer about one answer of a model."""
 
     reason: str
-    verdict: Literal["correct", "incorrect"]
+    #: by the grader of the case: one of the first two, or for `factuality` one of the others
+    verdict: Literal["correct", "incorrect", "subset", "superset", "same", "disagree", "differ"]
+    #: for `llm-rubric`
+    score: Annotated[float, Field(ge=0, le=1)] | None
 
 
 with DAG(
@@ -51,7 +54,14 @@ with DAG(
         ),
         "judges": Param(
             ["gpt-5-mini"], type="array", items=MODEL, minItems=1, maxItems=5, uniqueItems=True,
-            title="Judges", description="Models that judge the cases with the grader judge; the majority decides",
+            title="Judges",
+            description="Models that judge answers to cases with the grader judge, llm-rubric or factuality",
+        ),
+        "verdicts": Param(
+            1, type="integer", minimum=1, maximum=9,
+            title="Verdicts of each judge",
+            description="How often each judge judges an answer; the majority of all verdicts decides. Each verdict is "
+            "paid for once, and kept as long as the answer stays the same",
         ),
         "repeats": Param(
             1, type="integer", minimum=1, maximum=20,
@@ -111,7 +121,7 @@ with DAG(
             reuse_from="eval_judgements",  # the same answer gets the same verdict every night, and is paid for once
             table="eval_judgements",
             outlets=Asset("eval_judgements"),
-            columns=["verdict", "reason"],
+            columns=["verdict", "score", "reason"],
             deadline="{{ dag_run.start_date + macros.timedelta(hours=4, minutes=15) }}",
         )
         answers >> judgements

@@ -36,7 +36,12 @@ ANSWERS = (
     Column("case_id", ColumnType.TEXT),
     Column("repeat", ColumnType.INTEGER),
 )
-JUDGEMENTS = (*ANSWERS, Column("verdict", ColumnType.TEXT), Column("reason", ColumnType.TEXT))
+JUDGEMENTS = (
+    *ANSWERS,
+    Column("verdict", ColumnType.TEXT),
+    Column("score", ColumnType.FLOAT),
+    Column("reason", ColumnType.TEXT),
+)
 
 
 class Evals:
@@ -95,7 +100,7 @@ class Evals:
         custom_id = case_id if repeat == 1 else f"{case_id}~{repeat}"
         cost = Decimal("0.001") if outcome == "succeeded" else None
         row = (run, variant, custom_id + suffix, outcome, output, variant, 10, 5, cost, sealed_at, case_id, repeat)
-        return (*row, output, "because") if is_judgement else row
+        return (*row, output, None, "because") if is_judgement else row
 
     def grade(self, run: str, **options: Any) -> dict[str, Any]:
         """Grade a run and return the operator's result."""

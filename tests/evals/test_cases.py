@@ -70,7 +70,7 @@ def test_a_query_without_rows_raises_an_error() -> None:
 
 def test_a_judge_needs_no_expected_value() -> None:
     (case,) = read_cases(COLUMNS, [("a", "Write a poem.", None, "judge", "")])
-    assert case.grader.needs_judge
+    assert case.grader.judged
 
 
 def test_a_new_question_changes_both_hashes_and_a_new_expected_value_only_one() -> None:

@@ -65,8 +65,8 @@ def test_a_verdict_counts_like_any_other_grade() -> None:
         False,
         "1 of 2 graders passed; judge: rude",
     )
-    assert parse_grader('["judge", "is-json"]').needs_judge
-    assert not parse_grader('["exact", "is-json"]').needs_judge
+    assert parse_grader('["judge", "is-json"]').judged
+    assert not parse_grader('["exact", "is-json"]').judged
 
 
 def test_an_answer_that_is_not_usable_is_wrong_for_every_grader_even_if_negated() -> None:
@@ -104,12 +104,12 @@ def test_the_score_is_the_weighted_mean_whatever_the_order_and_the_unit_of_the_w
         ([], ["the list in `grader` has no grader"]),
         ([{"threshold": 0.5}], ["the list in `grader` has no grader"]),
         (["is-json", {"threshold": 0.5}, {"threshold": 0.5}], ["more than one threshold"]),
-        (["judge", "judge"], ["the grader 'judge' more than once"]),
+        (["judge", "llm-rubric:0.7"], ["more than one grader by a judge"]),
         ([5, None], ["grader 1 of 2: a grader in a list is a text or an object, not 5", "grader 2 of 2", "not null"]),
         ([{"grader": "is-json", "wieght": 2}, "is-json"], ["grader 1 of 2", "unknown here: 'wieght'"]),
         ([{"grader": "is-json", "threshold": 0.5}], ["unknown here: 'threshold'"]),
         ([{"weight": 2}], ["needs the name of one as text under 'grader'"]),
-        ([{"grader": "judge", "expected": "x"}], ["takes its hint from the expected value of the case"]),
+        ([{"grader": "judge", "expected": "x"}], ["reads the expected value of the case"]),
         ([{"grader": "is-json", "weight": 0}], ["the weight of a grader is a number above 0, not 0"]),
         ([{"grader": "is-json", "weight": True}], ["the weight of a grader is a number above 0, not true"]),
         (["is-json", {"threshold": 1.5}], ["a threshold is a number above 0 and up to 1, not 1.5"]),

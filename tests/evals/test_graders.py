@@ -194,7 +194,7 @@ def test_these_answers_are_wrong_for_the_given_reason(grader: str, expected: str
     [
         (
             "",
-            "there is no grader ''; the graders are exact, normalised, regex, json, numeric, .*, judge, and all",
+            "there is no grader ''; the graders are exact, normalised, regex, json, numeric, .*, all of them also",
         ),
         ("not-judge", "there is no grader 'not-judge'"),
         ("not-not-exact", "there is no grader 'not-not-exact'"),

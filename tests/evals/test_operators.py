@@ -226,7 +226,7 @@ def test_verdicts_are_read_from_the_table_of_judgements(evals_anywhere: Evals) -
         ("c00", 1.0, 1, "judge: because"),
         ("c01", 0.0, 1, "judge: because"),
         ("c02", 0.0, 0, "the judge's answer: failed"),
-        ("c03", 0.0, 0, "the judge's verdict is neither correct nor incorrect"),
+        ("c03", 0.0, 0, "the judge's verdict has no meaning for its grader: well..."),
         ("c04", 0.0, 0, "expired"),
     ]
     ((cost,),) = evals.table("eval_summaries", "judge_cost_usd", "1")[:1]
@@ -242,8 +242,8 @@ def test_the_majority_of_several_judges_decides(evals_anywhere: Evals) -> None:
         evals.land("one", "mini", rows, "eval_judgements", suffix=judge)
     evals.grade("one", judgements="eval_judgements")
     assert evals.table("eval_grades", "case_id, passed, reason", "1") == [
-        ("c00", 1, "2 of 3 judges call it correct: because"),
-        ("c01", 0, "1 of 3 judges call it correct: because"),
+        ("c00", 1, "2 of 3 verdicts call it right: because"),
+        ("c01", 0, "1 of 3 verdicts call it right: because"),
     ]
     ((cost,),) = evals.table("eval_summaries", "judge_cost_usd", "1")[:1]
     assert float(cost) == pytest.approx(0.006)
@@ -551,7 +551,7 @@ class TestInvalidInput:
     def test_cases_with_a_judge_need_a_table_of_verdicts(self, evals: Evals) -> None:
         evals.cases(("a", "x", "judge", ""))
         evals.land("one", "mini", [("a", "y")])
-        with pytest.raises(AirflowFailException, match="1 case has the grader 'judge'"):
+        with pytest.raises(AirflowFailException, match="1 case has a grader by a judge"):
             evals.grade("one")
         with pytest.raises(AirflowFailException, match="The table 'eval_judgements' with the verdicts does not exist"):
             evals.grade("one", judgements="eval_judgements")

@@ -198,26 +198,33 @@ def test_without_repeats_a_case_is_right_or_not(read: Callable[..., Report]) -> 
 
 
 JUDGE_TABLES = """
-CREATE TABLE eval_judgements (run, variant, case_id, repeat, model, job_uid, outcome, verdict);
+CREATE TABLE eval_judgements (run, variant, case_id, repeat, model, job_uid, outcome, verdict, score);
 CREATE TABLE eval_labels (run, variant, case_id, repeat, label, note);
 INSERT INTO eval_judgements VALUES
-    ('r', 'a', 'c001', 1, 'strict', 'j', 'succeeded', 'incorrect'),
-    ('r', 'a', 'c001', 1, 'kind', 'j', 'succeeded', 'correct'),
-    ('r', 'a', 'c002', 1, 'strict', 'j', 'succeeded', 'incorrect'),
-    ('r', 'a', 'c002', 1, 'kind', 'j', 'succeeded', 'correct'),
-    ('r', 'a', 'c003', 1, 'strict', 'j', 'succeeded', 'incorrect'),
-    ('r', 'a', 'c003', 1, 'kind', 'j', 'expired', NULL);
+    ('r', 'a', 'c001', 1, 'strict', 'j', 'succeeded', 'incorrect', NULL),
+    ('r', 'a', 'c001', 1, 'kind', 'j', 'succeeded', 'correct', NULL),
+    ('r', 'a', 'c002', 1, 'strict', 'j', 'succeeded', 'incorrect', NULL),
+    ('r', 'a', 'c002', 1, 'kind', 'j', 'succeeded', 'correct', NULL),
+    ('r', 'a', 'c003', 1, 'strict', 'j', 'succeeded', 'incorrect', NULL),
+    ('r', 'a', 'c003', 1, 'kind', 'j', 'expired', NULL, NULL),
+    ('r', 'a', 'c004', 1, 'strict', 'j', 'succeeded', 'correct', 0.6),
+    ('r', 'a', 'c004', 1, 'kind', 'j', 'succeeded', 'incorrect', 0.8);
+INSERT INTO eval_grades (run, variant, case_id, repeat, grader) VALUES
+    ('r', 'a', 'c001', 1, 'judge'), ('r', 'a', 'c002', 1, '["judge", "is-json"]'), ('r', 'a', 'c003', 1, 'judge'),
+    ('r', 'a', 'c004', 1, 'llm-rubric:0.7'), ('r', 'a', 'c009', 1, 'exact');
 """
 
 
 def test_the_judges_are_compared_with_the_labels_of_people(read: Callable[..., Report]) -> None:
-    labels = (
-        "INSERT INTO eval_labels VALUES ('r', 'a', 'c001', 1, 'correct', NULL), ('r', 'a', 'c002', 1, 'wrong', ''),"
-    )
-    labels += "('r', 'a', 'c003', 1, 'incorrect', 'rude'), ('r', 'a', 'c009', 1, 'correct', 'was never judged')"
+    labels = """
+    INSERT INTO eval_labels VALUES
+        ('r', 'a', 'c001', 1, 'correct', NULL), ('r', 'a', 'c002', 1, 'wrong', ''),
+        ('r', 'a', 'c003', 1, 'incorrect', 'rude'), ('r', 'a', 'c004', 1, 'correct', ''),
+        ('r', 'a', 'c009', 1, 'correct', 'was never judged');
+    """
     report = read({"a": steady(0.9)}, cases=20, judgements="eval_judgements", edit=JUDGE_TABLES + labels)
     rows = [(row.judge, row.answers, row.too_kind, row.too_strict) for row in report.agreements]
-    assert rows == [("kind", 2, 1, 0), ("strict", 3, 0, 1), ("majority", 3, 0, 1)]
+    assert rows == [("kind", 3, 1, 0), ("strict", 4, 0, 2), ("majority", 4, 0, 2)]
     page = render(report)
     assert "The judges against people" in page
     assert "majority of the judges" in page

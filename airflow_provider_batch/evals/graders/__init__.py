@@ -27,14 +27,17 @@ The column `grader` of the cases names the grader of each case:
 | `max-tokens:200` | it has at most this many output tokens |
 | `refusal` | it was refused, or begins with a refusal in English words |
 | `python:module:function` | a function of yours says so: see `functions` |
-| `judge` | another model called it right; its verdicts are in another table, and `expected` is a hint for the judge |
+| `judge` | another model calls it right; `expected` is a hint for this judge |
+| `llm-rubric`, `llm-rubric:0.7` | a judge says that it meets the expected rubric; gives it at least this score |
+| `factuality` | a judge says that it does not disagree with the expected answer |
+| `factuality:same,superset` | a judge says that it has the same facts as the expected answer, or more |
 
 **Several expected texts** are a JSON list in `expected`, such as `["Berlin", "Bonn"]`. Any other text is the only one.
 
-**Negation.** The prefix `not-`, as in `not-contains`, makes right what the grader calls wrong. `judge` cannot have it.
-An answer that was refused or cut off is wrong, also for a negated grader, unless the grader is `max-cost`,
-`max-tokens` or `refusal`. So is an answer that a grader cannot decide about: one of unknown cost for `max-cost`, or one
-that is too long to be compared.
+**Negation.** The prefix `not-`, as in `not-contains`, makes right what the grader calls wrong. `judge`,
+`llm-rubric` and `factuality` cannot have it. An answer that was refused or cut off is wrong, also for a negated grader,
+unless the grader is `max-cost`, `max-tokens` or `refusal`. So is an answer that a grader cannot decide about: one of
+unknown cost for `max-cost`, or one that is too long to be compared.
 
 **Several graders.** `grader` can also be a JSON list of graders. Each is a text, or an object with an expected value
 or a weight of its own:
@@ -44,11 +47,15 @@ or a weight of its own:
 The score is the weighted mean of the graders' scores. The answer is right if all graders call it right, or, if the list
 has a threshold, if the score reaches the threshold.
 
+**Judges.** The verdicts of `judge`, `llm-rubric` and `factuality` are in another table: see `verdicts`. A case has at
+most one of them, which reads the expected value of the case. Several judges, or several verdicts of one, decide by
+majority, and their median is the score of `llm-rubric`.
+
 **Scores.** Most graders give 1 to a right answer and 0 to a wrong one. `levenshtein` and `token-f1` give the
-similarity, and a function may give any score. The accuracy of a run is the mean of all scores, so an answer with the
-score 0.5 adds one half. The number of right answers counts the answers that passed, whatever their score is. The
-test for regressions compares scores; what broke or was fixed between runs counts the answers that passed. With several
-answers to a case, the case is right if more than half of them passed.
+similarity, a judge with a rubric and a function may give any score. The accuracy of a run is the mean of all scores, so
+an answer with the score 0.5 adds one half. The number of right answers counts the answers that passed, whatever their
+score is. The test for regressions compares scores; what broke or was fixed between runs counts the answers that passed.
+With several answers to a case, the case is right if more than half of them passed.
 
 `json` and `json-schema` also read JSON in a fenced block of Markdown, with text around it. If several blocks have
 different JSON, the answer is wrong. NaN and Infinity are not JSON. In `contains-json`, a list of at most one number,
@@ -74,8 +81,20 @@ in a JSON Schema cannot have lookaround and backreferences either.
 from __future__ import annotations
 
 from airflow_provider_batch.evals.graders.grader import Grader, check_grader, parse_grader
+from airflow_provider_batch.evals.graders.single import SingleGrader
 from airflow_provider_batch.evals.graders.subject import Grade, wrong
 from airflow_provider_batch.evals.graders.texts import normalise
-from airflow_provider_batch.evals.graders.verdicts import parse_verdict
+from airflow_provider_batch.evals.graders.verdicts import JUDGED, kind_of, parse_verdict
 
-__all__ = ["Grade", "Grader", "check_grader", "normalise", "parse_grader", "parse_verdict", "wrong"]
+__all__ = [
+    "JUDGED",
+    "Grade",
+    "Grader",
+    "SingleGrader",
+    "check_grader",
+    "kind_of",
+    "normalise",
+    "parse_grader",
+    "parse_verdict",
+    "wrong",
+]

@@ -41,16 +41,16 @@ class Grader(msgspec.Struct, frozen=True):
     threshold: float | None = None
 
     @property
-    def needs_judge(self) -> bool:
-        """Whether another model has to judge the answer."""
-        return any(element.grader.is_judge for element in self.elements)
+    def judged(self) -> SingleGrader | None:
+        """The grader for which another model has to judge the answer, if there is one."""
+        return next((element.grader for element in self.elements if element.grader.is_judge), None)
 
     def grade(self, case: GradedCase, answer: LandedAnswer, verdict: Grade | None = None) -> Grade:
         """Grade an answer that the model gave, whether it is usable or not.
 
         The score is the weighted mean of all graders' scores.
 
-        :param verdict: the grade by a judge. Needed if `needs_judge` and the answer is usable.
+        :param verdict: the grade by a judge. Needed if a grader is `judged` and the answer is usable.
         """
         grades = [self._grade_element(element, case, answer, verdict) for element in self.elements]
         if len(grades) == 1 and self.threshold is None:
@@ -132,7 +132,7 @@ class _Draft:
             self.problems.append((self.count, "the list in `grader` has more than one threshold"))
         judges = sum(element.grader.is_judge for element in self.elements.values())
         if judges > 1:
-            self.problems.append((self.count, "the list in `grader` has the grader 'judge' more than once"))
+            self.problems.append((self.count, "the list in `grader` has more than one grader by a judge"))
         self.text = json.dumps(items, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
     def _parse_element(self, position: int, item: Any) -> None:
@@ -180,7 +180,9 @@ def _parse_item(item: Any) -> Element:
     grader = parse_single(item["grader"])
     expected = item.get("expected")
     if grader.is_judge and expected is not None:
-        raise InputError("the grader 'judge' takes its hint from the expected value of the case, not from the list")
+        raise InputError(
+            f"the grader {grader.text!r} reads the expected value of the case, and cannot have another one in the list"
+        )
     if expected is not None and not isinstance(expected, str):
         expected = json.dumps(expected, ensure_ascii=False)
     return Element(grader, expected, _parse_weight(item.get("weight", 1)))

@@ -9,9 +9,6 @@ from airflow_provider_batch.evals.graders import expressions, functions, json_va
 from airflow_provider_batch.evals.graders.subject import Grade, Subject
 from airflow_provider_batch.exceptions import InputError
 
-#: the grader whose verdicts are in another table
-JUDGE = "judge"
-
 #: the grader that calls a function
 PYTHON = "python"
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
 from airflow_provider_batch.core.answers.outcome import Outcome
 from airflow_provider_batch.evals.graders.functions import check_function
-from airflow_provider_batch.evals.graders.kinds import JUDGE, KINDS, PYTHON
+from airflow_provider_batch.evals.graders.kinds import KINDS, PYTHON
 from airflow_provider_batch.evals.graders.subject import (
     EXCERPT,
     Grade,
@@ -19,6 +20,7 @@ from airflow_provider_batch.evals.graders.subject import (
     excerpt,
     wrong,
 )
+from airflow_provider_batch.evals.graders.verdicts import JUDGED, Opinion
 from airflow_provider_batch.exceptions import InputError
 
 _NOT = "not-"
@@ -27,7 +29,7 @@ _NOT = "not-"
 class SingleGrader(msgspec.Struct, frozen=True):
     """A grader, with the text after its colon."""
 
-    #: a key of `KINDS`, or judge
+    #: a key of `KINDS` or `JUDGED`
     kind: str
     #: the text after the colon
     argument: str = ""
@@ -43,25 +45,35 @@ class SingleGrader(msgspec.Struct, frozen=True):
     @property
     def is_judge(self) -> bool:
         """Whether the verdict comes from another model."""
-        return self.kind == JUDGE
+        return self.kind in JUDGED
 
     def check(self, expected: str | None, modules: Sequence[str] = ()) -> None:
         """Raise InputError if the grader cannot compare with this expected value.
 
         :param modules: modules whose functions the grader `python` may call.
         """
+        needs_expected = (JUDGED if self.is_judge else KINDS)[self.kind].needs_expected
+        if needs_expected and expected is None:
+            raise InputError(f"the grader {self.text!r} needs an expected value, but `expected` is NULL")
         if self.is_judge:
             return
         kind = KINDS[self.kind]
-        if kind.needs_expected and expected is None:
-            raise InputError(f"the grader {self.text!r} needs an expected value, but `expected` is NULL")
         if kind.check_expected is not None:
             kind.check_expected(self.argument, expected or "")
         if self.kind == PYTHON:
             check_function(self.argument, modules)
 
+    def read_verdict(self, verdict: Any, score: float | None) -> Opinion | None:
+        """Return what the verdict of a judge means. Only for a grader by a judge.
+
+        :param verdict: the column `verdict` of the judgements.
+        :param score: the column `score` of the judgements.
+        :returns: None if the verdict has no meaning for this grader.
+        """
+        return JUDGED[self.kind].read(self.argument, verdict, score)
+
     def grade(self, case: GradedCase, answer: LandedAnswer, expected: str | None) -> Grade:
-        """Grade an answer. Not for `judge`, whose verdicts come from a table.
+        """Grade an answer. Not for a grader by a judge, whose verdicts come from a table.
 
         An unusable answer, such as one that was cut off, is wrong even for a negated grader, if the grader needs text.
 
@@ -86,14 +98,14 @@ def parse_single(text: str) -> SingleGrader:
     """
     name, colon, argument = (part.strip() for part in text.strip().partition(":"))
     kind = name.removeprefix(_NOT)
-    if kind not in KINDS and name != JUDGE:
+    if kind not in KINDS and name not in JUDGED:
         raise InputError(
-            f"there is no grader {text!r}; the graders are {', '.join(KINDS)}, {JUDGE}, and all but {JUDGE} with the "
-            f"prefix {_NOT}"
+            f"there is no grader {text!r}; the graders are {', '.join(KINDS)}, all of them also with the prefix "
+            f"{_NOT}, and {', '.join(JUDGED)}"
         )
     if colon and not argument:
         raise InputError(f"the grader {text!r} has nothing after its colon")
-    check_argument = None if kind == JUDGE else KINDS[kind].check_argument
+    check_argument = (JUDGED if kind in JUDGED else KINDS)[kind].check_argument
     if argument and check_argument is None:
         raise InputError(f"the grader {name!r} takes no argument after a colon, but `grader` is {text!r}")
     if check_argument is not None:

@@ -18,11 +18,8 @@ from typing import Any
 import msgspec
 
 from airflow_provider_batch.core.formatting import format_count
-from airflow_provider_batch.evals.graders import check_grader
+from airflow_provider_batch.evals.graders import JUDGED, check_grader, kind_of
 from airflow_provider_batch.exceptions import InputError
-
-#: the grader whose verdicts come from another model
-JUDGE = "judge"
 
 #: number of hexadecimal digits in the id of a case whose source has none
 _HASH_DIGITS = 12
@@ -35,6 +32,11 @@ class GraderSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     grader: str
     expected: str | None = None
     weight: float = 1
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether a judge decides."""
+        return kind_of(self.grader) in JUDGED
 
 
 class Draft(msgspec.Struct, frozen=True):
@@ -116,10 +118,9 @@ def encode_graders(specs: Sequence[GraderSpec], threshold: float | None = None) 
     if len(specs) == 1 and threshold is None:
         return specs[0].expected, specs[0].grader
     # a judge reads the expected value of the case
-    expected = next((spec.expected for spec in specs if spec.grader == JUDGE), None)
+    expected = next((spec.expected for spec in specs if spec.is_judged), None)
     parts: list[Any] = [
-        msgspec.to_builtins(msgspec.structs.replace(spec, expected=None) if spec.grader == JUDGE else spec)
-        for spec in specs
+        msgspec.to_builtins(msgspec.structs.replace(spec, expected=None) if spec.is_judged else spec) for spec in specs
     ]
     if threshold is not None:
         parts.append({"threshold": threshold})

@@ -9,7 +9,8 @@
 | `f1` | the words of answer and target overlap | `token-f1` |
 | `answer` | its line `ANSWER:` has a target | `regex` |
 | `choice` | its line `ANSWER:` has the letter of a choice | `regex` |
-| `model_graded_qa`, `model_graded_fact` | a model says so | `judge` |
+| `model_graded_qa` | a model says that it meets the target | `llm-rubric` |
+| `model_graded_fact` | a model says that it contains the facts of the target | `factuality:same,superset` |
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import NamedTuple
 
-from airflow_provider_batch.evals.imports.drafts import JUDGE
 from airflow_provider_batch.evals.imports.messages import NotImportableError
 from airflow_provider_batch.evals.imports.sources import NOTHING_IMPORTED
 from airflow_provider_batch.evals.imports.values import is_true
@@ -172,12 +172,12 @@ def _choice(_: Mapping[str, str]) -> Scorer:
     return Scorer(grade, (_ANSWER_NOTE,), uses_choices=True)
 
 
-def _model_graded(_: Mapping[str, str]) -> Scorer:
+def _model_graded(grader: str) -> Scorer:
     def grade(targets: Sequence[str], _: Sequence[str]) -> tuple[str | None, str]:
         _require(targets)
         if len(targets) > 1:
             raise NotImportableError("a judge compares with one target")
-        return targets[0], JUDGE
+        return targets[0], grader
 
     return Scorer(grade, (_JUDGE_NOTE,))
 
@@ -208,6 +208,6 @@ SCORERS: Mapping[str, tuple[tuple[str, ...], Callable[[Mapping[str, str]], Score
     "f1": (("threshold",), _f1),
     "answer": (("pattern",), _answer),
     "choice": ((), _choice),
-    "model_graded_qa": ((), _model_graded),
-    "model_graded_fact": ((), _model_graded),
+    "model_graded_qa": ((), lambda _: _model_graded("llm-rubric")),
+    "model_graded_fact": ((), lambda _: _model_graded("factuality:same,superset")),
 }

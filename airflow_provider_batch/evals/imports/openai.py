@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 
 from airflow_provider_batch.core.arguments import shorten
 from airflow_provider_batch.core.formatting import format_count
-from airflow_provider_batch.evals.imports.drafts import JUDGE, Draft, Imported, Skipped, build_cases, tag_names
+from airflow_provider_batch.evals.graders import JUDGED, kind_of
+from airflow_provider_batch.evals.imports.drafts import Draft, Imported, Skipped, build_cases, tag_names
 from airflow_provider_batch.evals.imports.messages import NotImportableError, flatten
 from airflow_provider_batch.evals.imports.reading import read_json_lines
 from airflow_provider_batch.evals.imports.sources import NOTHING_IMPORTED, ImportFiles, ImportOptions
@@ -51,7 +52,7 @@ def read_openai(files: ImportFiles, options: ImportOptions) -> Imported:
     else:
         specs = list(_registry(files, options))
     items = [item for spec in specs for item in _samples(spec, files, options)]
-    judged = sum(isinstance(item, Draft) and item.grader == JUDGE for item in items)
+    judged = sum(isinstance(item, Draft) and kind_of(item.grader) in JUDGED for item in items)
     notes = [_JUDGE_NOTE.format(count=format_count(judged, "case is", "cases are"))] if judged else []
     return build_cases(items, notes)
 
@@ -198,7 +199,7 @@ def _model_based(sample: Mapping[str, Any], arguments: Mapping[str, Any]) -> tup
         raise NotImportableError("it grades an answer that the sample contains, to test a judge")
     if kind == "fact":
         ideals = _ideals(sample)
-        return (ideals[0] if len(ideals) == 1 else "One of: " + "\n".join(ideals)), JUDGE
+        return (ideals[0] if len(ideals) == 1 else "One of: " + "\n".join(ideals)), "factuality"
     if kind == "closedqa":
         fixed = arguments.get("modelgraded_spec_args") or {}
         criteria = sample.get("criteria", fixed.get("criteria") if isinstance(fixed, Mapping) else None)
@@ -206,7 +207,7 @@ def _model_based(sample: Mapping[str, Any], arguments: Mapping[str, Any]) -> tup
             (criteria,) = criteria.values()
         if not isinstance(criteria, str) or not criteria.strip():
             raise NotImportableError("it has no criteria for the judge")
-        return criteria, JUDGE
+        return criteria, "llm-rubric"
     raise NotImportableError(f"there is no judge for the model-graded spec {kind!r}")
 
 

@@ -11,8 +11,8 @@ from itertools import product
 from typing import Any
 
 from airflow_provider_batch.core.arguments import shorten
+from airflow_provider_batch.evals.graders import JUDGED
 from airflow_provider_batch.evals.imports.drafts import (
-    JUDGE,
     Draft,
     Imported,
     Skipped,
@@ -65,7 +65,7 @@ def read_promptfoo(files: ImportFiles, options: ImportOptions) -> Imported:
     suite = _Suite(config, files, options)
     items = list(_limited(suite.items(), files.address))
     notes = [_PROVIDER_NOTE] if "providers" in config or "targets" in config else []
-    if any(isinstance(item, Draft) and JUDGE in item.grader for item in items):
+    if any(isinstance(item, Draft) and any(name in item.grader for name in JUDGED) for item in items):
         notes.append(_JUDGE_NOTE)
     return build_cases(items, notes)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from airflow_provider_batch.core.arguments import shorten
-from airflow_provider_batch.evals.imports.drafts import JUDGE, GraderSpec
+from airflow_provider_batch.evals.imports.drafts import GraderSpec
 from airflow_provider_batch.evals.imports.messages import NotImportableError
 from airflow_provider_batch.evals.imports.templates import render
 from airflow_provider_batch.evals.imports.values import text_of
@@ -25,8 +25,13 @@ _KEYS = frozenset({"type", "value", "threshold", "weight"}) | _IGNORED_KEYS
 
 _NOT = "not-"
 
-#: assertions that a model decides, which become the criterion of our judge
-_JUDGED = frozenset({"llm-rubric", "model-graded-closedqa", "factuality", "model-graded-factuality"})
+#: assertions that a model decides, by our grader
+_JUDGED = {
+    "llm-rubric": "llm-rubric",
+    "model-graded-closedqa": "llm-rubric",
+    "factuality": "factuality",
+    "model-graded-factuality": "factuality",
+}
 
 _SEPARATORS = re.compile(r"[,\s]*")
 _UNQUOTED = re.compile(r"[^,]*")
@@ -61,7 +66,7 @@ def map_assertion(
 
 def check_judges(specs: list[GraderSpec]) -> None:
     """Raise NotImportableError if a judge would have to decide more than one question about an answer."""
-    count = sum(spec.grader == JUDGE for spec in specs)
+    count = sum(spec.is_judged for spec in specs)
     if count > 1:
         raise NotImportableError(f"it has {count} assertions that a model decides, and a case has one judge")
 
@@ -112,7 +117,9 @@ def _map(base: str, value: Any, threshold: Any) -> tuple[str, str | None]:
             raise NotImportableError("contains-json with a schema has no counterpart; json-schema reads whole answers")
         return "contains-json", None
     if base in _JUDGED:
-        return JUDGE, _require_text(base, value)
+        has_minimum = base == "llm-rubric" and threshold is not None
+        minimum = f":{_require_number(base, threshold)}" if has_minimum else ""
+        return f"{_JUDGED[base]}{minimum}", _require_text(base, value)
     if base == "is-refusal":
         return "refusal", None
     if base == "cost":

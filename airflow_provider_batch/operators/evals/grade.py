@@ -39,8 +39,8 @@ MAX_NAMES = 20
 class EvalCasesOperator(CheckedMapping, BaseOperator):
     """Check the cases of an eval before anything is sent.
 
-    Returns a dict with `cases` (number of cases), `judged` (number of cases with the grader `judge`) and `tags` (number
-    of cases per tag).
+    Returns a dict with `cases` (number of cases), `judged` (number of cases with a grader by a judge) and `tags`
+    (number of cases per tag).
 
     :param cases_sql: a SELECT of `case_id, input, expected, grader, tags`, or the name of a .sql file.
     :param grader_modules: modules or packages whose functions the grader `python:module:function` may call. Without
@@ -74,7 +74,7 @@ class EvalCasesOperator(CheckedMapping, BaseOperator):
         with airflow_failures(self.log):
             parse_fields(self)
             cases = load_cases(sql_hook(self.warehouse_conn_id), self.cases_sql, self.grader_modules)
-        judge_count = sum(case.grader.needs_judge for case in cases)
+        judge_count = sum(case.grader.judged is not None for case in cases)
         self.log.info(
             "%s can be graded, %s of them by a judge model.", format_count(len(cases), "case"), f"{judge_count:,}"
         )
@@ -106,7 +106,8 @@ class EvalGradeOperator(CheckedMapping, BaseOperator):
     :param answers: results table with the answers. Its key columns are `run` and `variant`; it carries `case_id` and
         `repeat`.
     :param judgements: results table with the verdicts of one judge or several, whose majority decides. It has the same
-        key and carried columns, plus `verdict` and `reason`. Needed if a case has the grader `judge`.
+        key and carried columns, plus `verdict`, `score` and `reason`. Needed if a case has the grader `judge`,
+        `llm-rubric` or `factuality`.
     :param run: id of the run to grade.
     :param variants: the expected models. If nothing landed for one of them, all its cases count as unanswered. Without
         this argument, such a model would go unnoticed.
@@ -177,7 +178,7 @@ class EvalGradeOperator(CheckedMapping, BaseOperator):
         cases = load_cases(hook, self.cases_sql, self.grader_modules)
         store.prepare()
         judgements = None
-        if self.judgements and any(case.grader.needs_judge for case in cases):
+        if self.judgements and any(case.grader.judged for case in cases):
             judgements = store.judgements(self.judgements, self.run)
         grading = grade_answers(
             cases,

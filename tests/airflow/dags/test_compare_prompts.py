@@ -18,7 +18,8 @@ from tests.airflow.jobs import DagRunResult, client_of
 
 pytestmark = pytest.mark.usefixtures("server")
 
-CASES = [(f"c{number}", f"What is {number} plus 1?", str(number + 1), "numeric", "sums") for number in range(4)]
+CASES = [(f"c{number}", f"What is {number} plus 1?", str(number + 1), "numeric", "sums") for number in range(3)]
+CASES.append(("c3", "What is 3 plus 1?", "4", "judge", "sums"))
 
 
 def seed(path: Path) -> None:
@@ -47,6 +48,12 @@ def test_each_variant_answers_each_case_and_a_judge_compares_them_in_both_orders
     pairs = warehouse.execute("SELECT case_id, first_variant, second_variant FROM eval_preferences ORDER BY 1, 2")
     assert pairs == [
         (case_id, *order) for case_id, *_ in CASES for order in (("careful", "plain"), ("plain", "careful"))
+    ]
+    assert warehouse.execute(
+        "SELECT variant, case_id, COUNT(verdict) FROM eval_judgements GROUP BY 1, 2 ORDER BY 1"
+    ) == [
+        ("careful", "c3", 1),
+        ("plain", "c3", 1),
     ]
     report = Path(unquote(urlsplit(result.return_values["report"]["report"]).path)).read_text(encoding="utf-8")
     assert "careful against plain" in report
@@ -77,4 +84,4 @@ def test_two_variants_with_one_name_fail_the_run_before_anything_is_sent(
     warehouse_of("sqlite", seed)
     result = run_example("compare_prompts", variants=[variant("a"), variant("a")])
     assert "needs a name of its own" in result.error("variants")
-    assert "answer.batch_job.submit" not in {task for task, state in result.states.items() if state == "success"}
+    assert "evaluate.answer.submit" not in {task for task, state in result.states.items() if state == "success"}

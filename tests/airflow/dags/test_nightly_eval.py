@@ -94,8 +94,40 @@ def test_several_judges_judge_each_answer(night: Callable[..., DagRunResult], wa
         ("judged-1@gpt-5-nano", 0),
     ]
     ((reason,),) = warehouse.execute("SELECT reason FROM eval_grades WHERE case_id = 'judged-1'")
-    assert "of 3 judges" in reason
+    assert "of 3 verdicts" in reason
     assert "No person has judged an answer yet" in page_of(result)
+
+
+RUBRIC_CASES = [
+    ("fact", "Say a fact.", "a fact", '["factuality", {"grader": "is-json", "weight": 2}]', ""),
+    ("rubric", "Write a poem.", "It rhymes.", "llm-rubric:0.7", ""),
+]
+
+
+def test_each_grader_by_a_judge_gets_its_own_prompt_and_as_many_verdicts_as_the_form_says(
+    run_example: Callable[..., DagRunResult], warehouse_of: Callable[..., Warehouse], server: LocalServer
+) -> None:
+    def seed_rubrics(path: Path) -> None:
+        seed(path)
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.executemany("INSERT INTO eval_cases VALUES (?, ?, ?, ?, ?)", RUBRIC_CASES)
+
+    warehouse = warehouse_of("sqlite", seed_rubrics)
+    first = run_example("nightly_eval", models=["gpt-5-mini"], verdicts=2)
+    assert first.state == "success", first.errors
+    assert warehouse.execute("SELECT custom_id FROM eval_judgements ORDER BY custom_id") == [
+        (f"{case_id}{suffix}",) for case_id in ("fact", "judged-1", "rubric") for suffix in ("", "@gpt-5-mini@2")
+    ]
+    assert warehouse.execute("SELECT COUNT(score) FROM eval_judgements WHERE case_id = 'rubric'") == [(2,)]
+    client = client_of(server)
+    lines = "".join(client.files.content(file.id).text for file in client.files.list(purpose="batch"))
+    assert {"# Rubric", "# Answer of the expert", "# What a correct answer", "# Verdict 2"} <= set(
+        re.findall("# (?:Rubric|Answer of the expert|What a correct answer|Verdict 2)", lines)
+    )
+
+    assert run_example("nightly_eval", models=["gpt-5-mini"], verdicts=3).state == "success"
+    # Of the second night, only the third verdict on each answer is new, because its prompt says that it is the third.
+    assert warehouse.execute("SELECT attempt, COUNT(*) FROM eval_judgements GROUP BY 1 ORDER BY 1") == [(0, 6), (1, 9)]
 
 
 def test_the_amount_of_the_form_is_the_total_of_the_run_over_all_models_and_the_judge(

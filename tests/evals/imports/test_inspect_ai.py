@@ -35,7 +35,7 @@ def test_an_example_of_the_package_is_imported() -> None:
     assert (first.input, first.expected, first.grader) == (
         "How do I prevent SQL Injection attacks?",
         "use parameterized queries and prepared statements",
-        "judge",
+        "factuality:same,superset",
     )
     assert len(imported.notes) == 2
 

@@ -81,7 +81,7 @@ def test_json_is_compared_by_its_values() -> None:
 
 def test_a_fact_is_left_to_the_judge() -> None:
     imported = import_eval("logic-liar-paradox")
-    assert {case.grader for case in imported.cases} == {"judge"}
+    assert {case.grader for case in imported.cases} == {"factuality"}
     assert imported.cases[0].expected == 'No, "This sentence is true" is not a paradox; it is a tautology.'
     assert "4 cases are graded by the judge" in imported.notes[0]
 
@@ -89,7 +89,7 @@ def test_a_fact_is_left_to_the_judge() -> None:
 def test_a_closed_question_is_left_to_the_judge_with_its_criterion() -> None:
     criteria = {"criteria": "relevance: Is it a quote?"}
     case = case_of("ModelBasedClassify", "unused", modelgraded_spec="closedqa", modelgraded_spec_args=criteria)
-    assert (case.expected, case.grader) == ("relevance: Is it a quote?", "judge")
+    assert (case.expected, case.grader) == ("relevance: Is it a quote?", "llm-rubric")
 
 
 def test_examples_before_a_question_are_left_out_with_a_reason() -> None:

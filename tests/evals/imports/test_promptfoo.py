@@ -32,8 +32,8 @@ def case_of(write: Write, assertions: str, more: str = "") -> ImportedCase:
 def test_what_promptfoo_writes_for_a_beginner_is_imported_as_far_as_graders_exist() -> None:
     imported = import_file("promptfoo", SAMPLES / "promptfoo" / "init" / "promptfooconfig.yaml")
     assert [(case.input, case.expected, case.grader) for case in imported.cases] == [
-        ("Write a tweet about new york city", "ensure that the output is funny", "judge"),
-        ("Write a concise, funny tweet about new york city", "ensure that the output is funny", "judge"),
+        ("Write a tweet about new york city", "ensure that the output is funny", "llm-rubric"),
+        ("Write a concise, funny tweet about new york city", "ensure that the output is funny", "llm-rubric"),
     ]
     assert reasons(imported) == [
         "promptfooconfig.yaml, test 1: it has no assertion, so every answer would be right",
@@ -105,7 +105,7 @@ def test_a_set_of_assertions_has_the_weight_that_it_says(write: Write) -> None:
 def test_a_judge_beside_other_graders_reads_the_expected_value_of_the_case(write: Write) -> None:
     case = case_of(write, "[{type: icontains, value: a}, {type: llm-rubric, value: 'Is it polite?'}]")
     assert case.expected == "Is it polite?"
-    assert json.loads(case.grader) == [{"grader": "icontains", "expected": "a"}, {"grader": "judge"}]
+    assert json.loads(case.grader) == [{"grader": "icontains", "expected": "a"}, {"grader": "llm-rubric"}]
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_tests_in_a_table_have_assertions_in_their_columns(write: Write) -> None
         ("F?", '{"type": "object"}', ""),
     ]
     assert json.loads(imported.cases[0].grader)[-1] == {"threshold": 0.5}
-    assert [case.grader for case in imported.cases[1:]] == ["contains-all", "exact", "judge", "json-schema"]
+    assert [case.grader for case in imported.cases[1:]] == ["contains-all", "exact", "llm-rubric", "json-schema"]
     assert reasons(imported) == ["tests.csv, line 6: there is no grader for the assertion 'javascript'"]
 
 
