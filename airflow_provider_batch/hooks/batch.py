@@ -83,6 +83,8 @@ class BatchHook(OpenAIHook):
 
     `OpenAIHook` builds the clients (key, base URL, workload identity, `openai_client_kwargs`). This class adds the
     calls of a job, each with the retries that are safe for it.
+
+    :param conn_id: connection to the provider. Default: `openai_default`.
     """
 
     def _client_kwargs(self, conn: Any, extras: dict[str, Any]) -> dict[str, Any]:

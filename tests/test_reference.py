@@ -1,0 +1,67 @@
+"""The reference in the docs has no gaps: it shows every public name, and describes every argument."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_batch.get_provider_info import get_provider_info
+from tests.test_public_surface import SURFACE
+
+PAGES = sorted((Path(__file__).parents[1] / "docs" / "reference").glob("*.md"))
+REFERENCE = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+#: modules and objects that the reference shows, with the options of the directive
+SHOWN = dict(re.findall(r"^\.\. auto\w+:: ([\w.]+)\n((?:   :.*\n)*)", REFERENCE, re.MULTILINE))
+
+#: (module, name) of everything that a DAG or a test may import
+PUBLIC_NAMES = [(module, name) for module, names in SURFACE.items() for name in names]
+#: names whose arguments Airflow or pytest pass, and not an author
+PASSED_BY_FRAMEWORKS = frozenset(
+    {"BatchTrigger", "batch_server", "connect_batch_server", "offline_batches", "start_batch_server"}
+)
+#: arguments that stand for those of other functions, or that no author passes
+UNNAMED = frozenset({"self", "args", "arguments", "kwargs", "options", "python_callable", "unknown"})
+
+
+def argument_names(subject: Any) -> list[str]:
+    """Return the names of the arguments that an author passes."""
+    try:
+        parameters = inspect.signature(getattr(subject, "function", subject)).parameters
+    except ValueError:  # a TypedDict
+        return []
+    return [name for name in parameters if name not in UNNAMED]
+
+
+@pytest.mark.parametrize(("module", "name"), PUBLIC_NAMES)
+def test_the_reference_shows_every_public_name(module: str, name: str) -> None:
+    assert f"{module}.{name}" in SHOWN or ":members:" in SHOWN.get(module, "")
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        (module, name)
+        for module, name in PUBLIC_NAMES
+        if name not in PASSED_BY_FRAMEWORKS and not module.endswith(("exceptions", "testing"))
+    ],
+)
+def test_every_argument_is_described(module: str, name: str) -> None:
+    subject = getattr(importlib.import_module(module), name)
+    docstring = inspect.getdoc(getattr(subject, "function", subject)) or ""
+
+    assert set(argument_names(subject)) - set(re.findall(r":param (\w+):", docstring)) == set()
+
+
+def test_every_option_has_a_description_a_type_and_a_default() -> None:
+    options = get_provider_info()["config"]["openai_batch"]["options"]
+
+    assert "{configuration}" in REFERENCE
+    for name, option in options.items():
+        assert option["description"].endswith("."), name
+        assert option["type"], name
+        assert option["default"] is not None, name
