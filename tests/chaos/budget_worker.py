@@ -42,12 +42,13 @@ def run(start: BudgetStart) -> None:
     from airflow_provider_batch.exceptions import ProviderError
     from airflow_provider_batch.hooks.batch import BatchHook
     from airflow_provider_batch.staging.layout import open_folder
+    from airflow_provider_batch.staging.local import LocalFolder
     from airflow_provider_batch.worker.runner import Runner
 
     logging.basicConfig(level=logging.INFO, force=True)
     for module in (steps, conditions, consequences):
         vars(module)["LOOK_UP_AFTER"] = LOOK_UP_AFTER
-    watch(Striker(start.strike, Path(f"{start.result}.hit")))
+    watch(Striker(start.strike, Path(f"{start.result}.hit")), LocalFolder)
     end = time.monotonic() + start.seconds
     while time.monotonic() < end:
         ledger = open_ledger(open_folder(start.ledger))

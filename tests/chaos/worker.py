@@ -33,6 +33,7 @@ import httpx
 import msgspec
 
 if TYPE_CHECKING:
+    from airflow_provider_batch.core.ledger.folder import Folder
     from airflow_provider_batch.core.sealing.rendered_row import RenderedRow
 
 #: age at which an unconfirmed create is looked up; 120 s in production, shortened here
@@ -101,22 +102,24 @@ class Striker:
         os.kill(os.getpid(), signal.SIGSTOP if self._strike.stop else signal.SIGKILL)
 
 
-def watch(striker: Striker) -> None:
-    """Pass every file created or written in staging, and every row read or landed, to the striker."""
+def watch(striker: Striker, folder: type[Folder]) -> None:
+    """Pass every file created or written in staging, and every row read or landed, to the striker.
+
+    :param folder: the kind of folder that staging is in.
+    """
     from airflow_provider_batch.core.landing.landing import Landing
     from airflow_provider_batch.core.sealing.sealer import Sealer
-    from airflow_provider_batch.staging.local import LocalFolder
 
-    create, writer, land, add = LocalFolder.create, LocalFolder.writer, Landing.__iter__, Sealer.add
+    create, writer, land, add = folder.create, folder.writer, Landing.__iter__, Sealer.add
 
-    def watched_create(self: LocalFolder, name: str, data: bytes) -> bool:
+    def watched_create(self: Folder, name: str, data: bytes) -> bool:
         striker.step("before", f"create {name}")
         created = create(self, name, data)
         striker.step("after", f"create {name}")
         return created
 
     @contextmanager
-    def watched_writer(self: LocalFolder, name: str) -> Iterator[BinaryIO]:
+    def watched_writer(self: Folder, name: str) -> Iterator[BinaryIO]:
         striker.step("before", f"write {name}")
         with writer(self, name) as file:
             yield file
@@ -133,8 +136,8 @@ def watch(striker: Striker) -> None:
             striker.step("at", "read row")
         add(self, rows, *args, **kwargs)
 
-    LocalFolder.create = watched_create  # type: ignore[method-assign]
-    LocalFolder.writer = watched_writer  # type: ignore[method-assign]
+    folder.create = watched_create  # type: ignore[method-assign]
+    folder.writer = watched_writer  # type: ignore[method-assign]
     Landing.__iter__ = watched_land  # type: ignore[method-assign]
     Sealer.add = watched_add  # type: ignore[method-assign]
 
@@ -146,13 +149,14 @@ def run(start: Start) -> dict[str, Any]:
     from airflow_provider_batch.core.lifecycle import conditions, consequences, steps
     from airflow_provider_batch.operators.batch import BatchResultsOperator, BatchSubmitOperator
     from airflow_provider_batch.sensors.batch import BatchSensor
+    from airflow_provider_batch.staging.local import LocalFolder
     from tests.airflow.jobs import run_dag
 
     # These modules import the name, so it must be replaced in each of them.
     for module in (steps, conditions, consequences):
         assert "LOOK_UP_AFTER" in vars(module), f"{module.__name__} no longer reads LOOK_UP_AFTER."
         vars(module)["LOOK_UP_AFTER"] = LOOK_UP_AFTER
-    watch(Striker(start.strike, Path(f"{start.result}.hit")))
+    watch(Striker(start.strike, Path(f"{start.result}.hit")), LocalFolder)
     retries: dict[str, Any] = {"retries": 5, "retry_delay": timedelta(0)}
     with DAG("chaos", schedule=None, default_args=retries) as dag:
         submit = BatchSubmitOperator(task_id="submit", **start.submit)
