@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+DOCS = "https://airflow-provider-batch.readthedocs.io/en/latest/"
+
 
 def get_provider_info() -> dict[str, Any]:
     """Return the metadata of the provider, in the shape of Airflow's `provider_info.schema.json`."""
@@ -19,7 +21,14 @@ def get_provider_info() -> dict[str, Any]:
         "integrations": [
             {
                 "integration-name": name,
-                "external-doc-url": "https://platform.openai.com/docs/guides/batch",
+                "external-doc-url": DOCS,
+                "logo": f"{DOCS}_static/logo.svg",
+                "how-to-guide": [
+                    f"{DOCS}start/first-job.html",
+                    f"{DOCS}writing-a-job.html",
+                    f"{DOCS}dags/nightly_eval.html",
+                    f"{DOCS}jobs.html",
+                ],
                 "tags": ["ai", "openai", "llm", "batch", "embeddings", "evals"],
             }
         ],

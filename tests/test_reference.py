@@ -13,7 +13,8 @@ import pytest
 from airflow_provider_batch.get_provider_info import get_provider_info
 from tests.test_public_surface import SURFACE
 
-PAGES = sorted((Path(__file__).parents[1] / "docs" / "reference").glob("*.md"))
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = sorted((DOCS / "reference").glob("*.md"))
 REFERENCE = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 #: modules and objects that the reference shows, with the options of the directive
 SHOWN = dict(re.findall(r"^\.\. auto\w+:: ([\w.]+)\n((?:   :.*\n)*)", REFERENCE, re.MULTILINE))
@@ -65,3 +66,11 @@ def test_every_option_has_a_description_a_type_and_a_default() -> None:
         assert option["description"].endswith("."), name
         assert option["type"], name
         assert option["default"] is not None, name
+
+
+def test_the_pages_and_the_logo_that_airflow_links_to_exist() -> None:
+    (integration,) = get_provider_info()["integrations"]
+
+    for address in (integration["logo"], *integration["how-to-guide"]):
+        path = address.removeprefix(integration["external-doc-url"]).replace(".html", ".md")
+        assert (DOCS / path).is_file(), address
