@@ -44,7 +44,7 @@ toc_object_entries_show_parents = "hide"
 html_theme = "furo"
 html_title = project
 html_static_path = ["_static"]
-html_logo = html_favicon = "_static/logo.svg"
+html_favicon = "_static/logo.svg"
 html_show_sourcelink = False
 html_theme_options = {"navigation_with_keys": True}
 copybutton_prompt_text = r"\$ |>>> "

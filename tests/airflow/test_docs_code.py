@@ -1,0 +1,64 @@
+"""Each DAG that a page about a task, or about moving from another operator, shows runs and lands its rows."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_batch.evals.cases import read_cases
+from tests.airflow.jobs import query, run_dag
+
+DOCS = Path(__file__).parents[2] / "docs"
+#: (page, code) of each DAG
+DAGS = [
+    (f"{page.parent.name}/{page.stem}", source)
+    for folder in ("how-to", "moving")
+    for page in sorted((DOCS / folder).glob("*.md"))
+    for source in re.findall(r"^```python\n(.*?)^```$", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+]
+#: the tables that the pages read
+TABLES = """
+CREATE TABLE tickets (id INTEGER PRIMARY KEY, body TEXT);
+INSERT INTO tickets VALUES (1, 'My card was charged twice this month.'), (2, 'The code never comes.');
+CREATE TABLE documents (id INTEGER PRIMARY KEY, text TEXT);
+INSERT INTO documents VALUES (1, 'How to water a fern.'), (2, 'How to repot a cactus.');
+"""
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize(("page", "source"), DAGS, ids=[page for page, _ in DAGS])
+def test_the_dag_lands_every_row(tmp_path: Path, connect: Callable[..., None], page: str, source: str) -> None:
+    from airflow.dag_processing.dagbag import DagBag
+
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags" / "page.py").write_text(source, encoding="utf-8")
+    warehouse = tmp_path / "warehouse.sqlite"
+    with closing(sqlite3.connect(warehouse)) as connection, connection:
+        connection.executescript(TABLES)
+    connect("warehouse", conn_type="sqlite", host=str(warehouse))
+    bag = DagBag(str(tmp_path / "dags"))
+    assert bag.import_errors == {}
+    (dag,) = bag.dags.values()
+
+    assert run_dag(dag).state == "success"
+
+    (table,) = re.findall(r'table="(\w+)"', source)
+    outcomes = query(warehouse, f"SELECT DISTINCT custom_id, outcome FROM {table} ORDER BY 1")
+    assert outcomes == [("1", "succeeded"), ("2", "succeeded")]
+
+
+def test_the_cases_of_the_first_eval_can_be_graded() -> None:
+    (script,) = re.findall(
+        r"^```sql\n(.*?)^```$", (DOCS / "start" / "first-eval.md").read_text("utf-8"), re.DOTALL | re.M
+    )
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(script)
+        cursor = connection.execute("SELECT * FROM eval_cases")
+        cases = read_cases([name for name, *_ in cursor.description], cursor.fetchall())
+
+    assert {case.case_id for case in cases} == {"refund-01", "total-01", "order-01"}
