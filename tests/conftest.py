@@ -44,6 +44,8 @@ os.environ |= {
     "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
     # PyJWT warns about the secret that Airflow generates, because it is too short.
     "AIRFLOW__API_AUTH__JWT_SECRET": "only for tests " * 5,
+    # The tests of lineage turn it on.
+    "AIRFLOW__OPENLINEAGE__DISABLED": "True",
     "AIRFLOW__OPENAI_BATCH__POLL_INTERVAL": "0.2",
     "AIRFLOW__OPENAI_BATCH__ROW_RETRY_DELAY": "0.2",
     "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",

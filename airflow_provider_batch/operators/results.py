@@ -57,7 +57,10 @@ from airflow_provider_batch.worker.open_job import open_job
 from airflow_provider_batch.worker.remote_files import delete_remote_files
 
 if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
+
+    from airflow_provider_batch.core.ledger.ledger import Ledger
 
 
 #: parsers of the template fields besides `job`
@@ -170,6 +173,8 @@ class BatchResultsOperator(CheckedMapping, NamedByMapping, BaseOperator):
         self.results_file = results_file
         self.sink = _check_sink(sink)
         self.accept_partial = parse_bool("partial", partial)
+        self._ledger: Ledger | None = None
+        self._landed: Landed | None = None
         check_templated(self, _TEMPLATED)
         if not is_runtime_value(results_file):
             parse_results_file("results_file", results_file)  # of a template, it checks the ending
@@ -223,7 +228,7 @@ class BatchResultsOperator(CheckedMapping, NamedByMapping, BaseOperator):
     def _execute(self, context: Context) -> dict[str, Any]:
         self.table, self.key = parse_table_name("table", self.table), parse_mapping("key", self.key)
         self.results_file = parse_results_file("results_file", self.results_file)
-        ledger = open_job(self.job)
+        self._ledger = ledger = open_job(self.job)
         BatchJobLink.persist(context, ledger.folder.uri)
         manifest = ledger.manifest
         try:
@@ -246,7 +251,7 @@ class BatchResultsOperator(CheckedMapping, NamedByMapping, BaseOperator):
         # a sink of the author gets plain values only
         sink.write(landing if self.sink is None else map(plain, landing))
         refusals = getattr(sink, "refusals", ())
-        record = landed_record(landing, self.table, self.results_file, datetime.now(UTC), refusals)
+        self._landed = record = landed_record(landing, self.table, self.results_file, datetime.now(UTC), refusals)
         ledger.append(record)
         summary = summarize(ledger)
         self._log_landing(summary, record)
@@ -276,6 +281,15 @@ class BatchResultsOperator(CheckedMapping, NamedByMapping, BaseOperator):
             raise TooManyFailuresError(failure)
         self._attach_to_outlets(context, result)
         return result
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:
+        """Return what OpenLineage reports: the source of the rows, the job, and the results. Also called on failure."""
+        from airflow_provider_batch.lineage.tasks import landing_lineage
+
+        if self._ledger is None:
+            return None
+        columns = self._columns(self._ledger.manifest, self.key or {})
+        return landing_lineage(self._ledger, self.warehouse_conn_id, columns, list(self.columns), self._landed)
 
     def _attach_to_outlets(self, context: Context, result: Mapping[str, Any]) -> None:
         """Add the summary to the event of each outlet, without `reasons`, which quote the provider."""

@@ -43,7 +43,7 @@ from airflow_provider_batch.core.arguments import (
 )
 from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.core.ledger.folder import Folder
-from airflow_provider_batch.core.ledger.job import Manifest, Reference
+from airflow_provider_batch.core.ledger.job import Manifest, Origin, Reference
 from airflow_provider_batch.core.ledger.ledger import Ledger, open_ledger
 from airflow_provider_batch.core.ledger.records import Submitted, Task, TaskStarted
 from airflow_provider_batch.core.ledger.state import JobState
@@ -87,6 +87,7 @@ from airflow_provider_batch.worker.seal_log import log_build
 from airflow_provider_batch.worker.task_context import job_key, row_context, to_plain_datetime
 
 if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
     from airflow_provider_batch.hooks.batch import BatchHook
@@ -387,6 +388,7 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
         self.lane: Any = lane
         self.on_empty = parse_choice("on_empty", on_empty, ON_EMPTY)
         self._kill_switch = KillSwitch()
+        self._ledger: Ledger | None = None
         check_templated(self, _TEMPLATED)
         read_limits(self.limits)
         Prices(self.prices)
@@ -483,7 +485,7 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
             check_tables=lambda manifest: self._check_tasks_after(context, folder, manifest),
         )
         clear_epoch = context["ti"].max_tries
-        ledger = sealing.open(clear_epoch, resubmit=self._wants_resubmit(context))
+        self._ledger = ledger = sealing.open(clear_epoch, resubmit=self._wants_resubmit(context))
         change_budget(ledger, source.plan.max_cost_usd, source.plan.max_run_cost_usd, self.log)
         ledger.add(TaskStarted(Task.SUBMIT, clear_epoch, datetime.now(UTC)))
         cancel_earlier(ledger, self.log)
@@ -529,6 +531,12 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
     def _wants_resubmit(self, context: Context) -> bool:
         conf = getattr(context.get("dag_run"), "conf", None) or {}
         return self.resubmit or parse_bool("batch_resubmit", conf.get("batch_resubmit"))
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
+        """Return what OpenLineage reports: the tables that the task read, and the job. Also called on failure."""
+        from airflow_provider_batch.lineage.tasks import submit_lineage
+
+        return submit_lineage(self._origin, self._ledger)
 
     def on_kill(self) -> None:
         """Stop making paid calls. Existing batches are recorded, and the next attempt continues with them.
@@ -587,7 +595,14 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
             uploads_files=self.files is not None and self.files_as == FILE_ID,
             lane=None if self.lane == AUTO else Lane(self.lane),
             has_flex=hook.has_flex and self.endpoint in FLEX_ENDPOINTS,
+            origin=self._origin,
         )
+
+    @property
+    def _origin(self) -> Origin:
+        if self.rows is None:
+            return Origin(conn_id=self.warehouse_conn_id, sql=self.sql)
+        return Origin(addresses=self.rows.addresses if isinstance(self.rows, ResolvedRows) else [])
 
     def _source(self, context: Context, hook: BatchHook) -> Source:
         plan = self._plan(context, hook)

@@ -39,12 +39,16 @@ class ResolvedRows:
     def __init__(self, value: Any) -> None:
         self.value = value
 
+    @property
+    def addresses(self) -> list[str]:
+        """The addresses of files that the value consists of. Empty if it is anything else."""
+        value = self.value
+        return [str(address) for address in ([value] if is_address(value) else value)] if has_templates(value) else []
+
     def __str__(self) -> str:
         value = self.value
-        if is_address(value):
-            return str(value)
-        if isinstance(value, list | tuple) and value and all(map(is_address, value)):
-            return ", ".join(map(str, value))
+        if self.addresses:
+            return ", ".join(self.addresses)
         kind = type(value).__name__
         return f"{kind} of {format_count(len(value), 'item')}" if isinstance(value, Sized) else kind
 

@@ -21,6 +21,7 @@ from airflow_provider_batch.exceptions import ResultsTableError
 from airflow_provider_batch.warehouse import naming
 from airflow_provider_batch.warehouse.dialects.registry import dialect_of
 from airflow_provider_batch.warehouse.errors import is_absent_table, message_of, translate_errors
+from airflow_provider_batch.warehouse.lineage import insert_for_lineage
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
@@ -88,7 +89,7 @@ class ReplacedTables:
 
         :raises WarehouseError: if the database refuses a statement; in that case nothing is changed.
         """
-        dialect, statement = self._dialect, ""
+        dialect, changed_table = self._dialect, ""
         with translate_errors(self._hook, "Writing", f"{_NOTHING_WRITTEN} Run this task again.", hide_quoted=True):
             with self._transaction() as cursor:
                 for change in changes:
@@ -96,11 +97,12 @@ class ReplacedTables:
                     cursor.execute(
                         f"DELETE FROM {table} WHERE {dialect.condition(change.where)}", [*change.where.values()]
                     )
-                    statement = self._insert_statement(change.table)
+                    statement, changed_table = self._insert_statement(change.table), change.table
                     rows = iter(change.rows)
                     while chunk := [self._bind_row(columns, row) for row in islice(rows, _CHUNK_ROWS)]:
                         cursor.executemany(statement, chunk)
-        send_sql_hook_lineage(context=self._hook, sql=statement)
+        if changed_table:
+            self._report(changed_table)
 
     def upsert(self, table: str, inserts: Sequence[tuple[Any, ...]], updates: Sequence[tuple[Any, ...]]) -> None:
         """Insert rows and update others by key, in one transaction. Columns that are not ours keep their values.
@@ -124,7 +126,13 @@ class ReplacedTables:
                     cursor.execute(update, [bound[column] for column in (*values, *keys)])
                 if inserts:
                     cursor.executemany(insert, [self._bind_row(columns, row) for row in inserts])
-        send_sql_hook_lineage(context=self._hook, sql=insert if inserts else update)
+        self._report(table)
+
+    def _report(self, table: str) -> None:
+        """Report to Airflow's lineage collector that a table was written."""
+        dialect = self._dialect
+        names = [dialect.column(column.name) for column in self._tables[table]]
+        send_sql_hook_lineage(context=self._hook, sql=insert_for_lineage(dialect.table(table), names))
 
     def _insert_statement(self, table: str) -> str:
         dialect, columns = self._dialect, self._tables[table]

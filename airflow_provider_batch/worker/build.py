@@ -18,7 +18,7 @@ import msgspec
 
 from airflow_provider_batch.core.formatting import format_count, format_usd
 from airflow_provider_batch.core.ledger.folder import Folder
-from airflow_provider_batch.core.ledger.job import Estimate, JobKey, Manifest, Shard
+from airflow_provider_batch.core.ledger.job import Estimate, JobKey, Manifest, Origin, Shard
 from airflow_provider_batch.core.ledger.ledger import canary_name_format, generation_prefix, shard_name_format
 from airflow_provider_batch.core.lifecycle.budget import Ceiling, ceilings_of
 from airflow_provider_batch.core.lifecycle.lessons import LearnedFacts
@@ -94,6 +94,8 @@ class Plan(msgspec.Struct, frozen=True):
     lane: Lane | None = Lane.BATCH
     #: whether the server and the endpoint have the flex tier
     has_flex: bool = False
+    #: where the rows come from; the builder adds the columns that the requests use
+    origin: Origin = Origin()
     #: what earlier jobs learned about queue limits and about the tokens of requests and answers
     learned: LearnedFacts = LearnedFacts()
 
@@ -170,6 +172,7 @@ class _Builder:
         self.estimator = Estimator(Prices(plan.prices, plan.price_list), plan.spec.endpoint, plan.limits.tokens)
         self._rowset = RowSet()
         self._carry: list[Column] = []
+        self._origin = plan.origin
         self._sample: list[dict[str, Any]] = []
         self._kept_rows = 0
         #: why the first invalid row cannot be sent
@@ -190,6 +193,11 @@ class _Builder:
                     return self._sealer.finish()
                 renderer = compile_renderer(
                     plan.spec, rows.columns, plan.context, files.read, max_bytes=plan.limits.bytes
+                )
+                self._origin = msgspec.structs.replace(
+                    plan.origin,
+                    custom_id_columns=renderer.custom_id_columns,
+                    request_columns=renderer.request_columns,
                 )
                 carried_columns = _carried_columns(plan.carry, rows)
                 row_iterator = iter(rows)
@@ -360,6 +368,7 @@ class _Builder:
             reused_files=sealer.reused_files,
             invalid_file=sealer.invalid_file,
             uploads_files=plan.uploads_files,
+            origin=self._origin,
         )
 
     def compare_with_previous(self, manifest: Manifest) -> Build:

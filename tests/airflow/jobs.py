@@ -72,10 +72,12 @@ def run_job(
     land: dict[str, Any] | None = None,
     conf: dict[str, Any] | None = None,
     logical_date: datetime | None = None,
+    dag_id: str | None = None,
     **submit: Any,
 ) -> DagRunResult:
     """Run the DAG submit -> wait -> land with `dag.test()`.
 
+    :param dag_id: default: a new name.
     :param wait: arguments of the sensor.
     :param land: arguments of the results task.
     :param submit: arguments of the submit task; `...` removes a default.
@@ -85,7 +87,7 @@ def run_job(
     from airflow_provider_batch.operators.batch import BatchResultsOperator, BatchSubmitOperator
     from airflow_provider_batch.sensors.batch import BatchSensor
 
-    with DAG(f"job_{uuid4().hex[:8]}", schedule=None, params={"word": "plain"}) as dag:
+    with DAG(dag_id or f"job_{uuid4().hex[:8]}", schedule=None, params={"word": "plain"}) as dag:
         submit_task = BatchSubmitOperator(**submit_arguments(**submit))
         wait_task = BatchSensor(task_id="wait", job=submit_task.output, **(wait or {}))
         land_arguments: dict[str, Any] = {"table": "answers", "max_failure_rate": 1.0} | (land or {})

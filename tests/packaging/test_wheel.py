@@ -51,7 +51,7 @@ def import_unless_hidden(name, globals=None, locals=None, fromlist=(), level=0):
 builtins.__import__ = import_unless_hidden
 """
 #: modules that need an extra; `testing` also needs pytest, which is in no extra
-BEHIND_EXTRAS = ("demo", "local", "testing")
+BEHIND_EXTRAS = ("demo", "lineage", "local", "testing")
 #: The page of the plugin. It runs only in Airflow's API server, which has FastAPI installed.
 PAGE = f"{PACKAGE}.plugins.routes"
 #: The statistics of evals compute with numpy, which the extra `evals` installs. Only a comparison of runs imports them.

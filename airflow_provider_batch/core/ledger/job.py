@@ -159,6 +159,19 @@ class Estimate(msgspec.Struct, frozen=True):
     likely_usd: float | None = None
 
 
+class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where the rows of a job come from, for lineage. All fields are empty if the rows come from another task."""
+
+    #: connection and text of the query
+    conn_id: str = ""
+    sql: str = ""
+    #: addresses of files
+    addresses: list[str] = []
+    #: columns of the rows in the custom_id, and in the rest of the requests
+    custom_id_columns: list[str] = []
+    request_columns: list[str] = []
+
+
 class Manifest(msgspec.Struct, frozen=True):
     """The seal of a generation. Once it is created, the files that it names are the input of the job."""
 
@@ -237,6 +250,8 @@ class Manifest(msgspec.Struct, frozen=True):
     #: files of duplicates, and files of answers from the results table `reuse_from`
     duplicate_files: list[DuplicateFile] = []
     reused_files: list[ReusedFile] = []
+    #: where the rows come from
+    origin: Origin = Origin()
     format: int = FORMAT
 
     @property

@@ -21,7 +21,7 @@ from airflow_provider_batch.core.requests.row_checks import custom_id_leaf
 from airflow_provider_batch.core.requests.row_files import FileParts, bind_file
 from airflow_provider_batch.core.requests.row_use import check_placeholders, check_row_use
 from airflow_provider_batch.core.requests.spec import RequestSpec
-from airflow_provider_batch.core.requests.template import RowTemplate, Values
+from airflow_provider_batch.core.requests.template import Leaf, RowTemplate, Values
 from airflow_provider_batch.core.requests.template_body import TemplateBody
 from airflow_provider_batch.core.requests.value import UnusableValueError, has_lone_surrogate, to_json_value
 from airflow_provider_batch.exceptions import CustomIdError, FileStoreError, InputError, TemplateError
@@ -77,15 +77,18 @@ class Renderer:
         max_bytes: int | None,
     ) -> None:
         self._columns = columns
-        bind = _Binder(columns, context)
+        bind, bind_custom_id = _Binder(columns, context), _Binder(columns, context)
         self._files = [bind_file(file, bind) for file in arguments.files]
-        self._custom_id = custom_id_leaf(bind(arguments.custom_id, as_text=False))
+        self._custom_id = custom_id_leaf(bind_custom_id(arguments.custom_id, as_text=False))
         function = arguments.load_function()
         self._requests: Callable[[Sequence[str], Sequence[Values]], list[Request]] = (
             TemplateBody(arguments, bind, FileParts(arguments.endpoint.path, self._files, read_file, max_bytes))
             if function is None
             else FunctionBody(arguments, bind, columns.names, function)
         )
+        #: columns of the rows in the custom_id, and in the rest of the requests; a function sees all of them
+        self.custom_id_columns = bind_custom_id.used_columns
+        self.request_columns = bind.used_columns if function is None else list(columns.names)
 
     def __call__(self, rows: Sequence[Values], first: int) -> list[Request]:
         """Return the requests of rows. `first` is the number of the first row in the query, from 1.
@@ -151,10 +154,19 @@ class _Binder:
     def __init__(self, columns: Columns, context: Mapping[str, Any]) -> None:
         self._columns = columns
         self._context = context
+        self._used_columns: set[str] = set()
 
     def __call__(self, tree: Any, *, as_text: bool) -> Any:
-        return replace_nodes(
-            tree,
-            RowTemplate,
-            lambda template: template.bind(self._columns, self._context, as_text=as_text),
-        )
+        return replace_nodes(tree, RowTemplate, lambda template: self._bind(template, as_text=as_text))
+
+    @property
+    def used_columns(self) -> list[str]:
+        """Columns that the templates so far use, in the order of the query."""
+        return [name for name in self._columns.names if name in self._used_columns]
+
+    def _bind(self, template: RowTemplate, *, as_text: bool) -> Leaf:
+        leaf = template.bind(self._columns, self._context, as_text=as_text)
+        # a template that names no column, such as `{{ row | tojson }}`, may use all of them
+        is_dynamic = template.uses_row and not leaf.columns
+        self._used_columns.update(self._columns.names if is_dynamic else leaf.columns)
+        return leaf

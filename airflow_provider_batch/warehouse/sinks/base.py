@@ -141,8 +141,3 @@ class TableSink(ABC, Generic[Plan]):
             raise NotImplementedError(f"The dialect {self._dialect.name} has no upsert statement.")
         into = UpsertTarget(table=table, columns=self._columns, names=names, keep_last_success=self._keep_last_success)
         return self._dialect.upsert(into, rows)
-
-    def _plain_insert(self, table: str, names: Sequence[str]) -> str:
-        """Return an INSERT of one row, which lineage shows for a landing."""
-        marks = ", ".join(self._dialect.placeholders(len(names)))
-        return f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})"

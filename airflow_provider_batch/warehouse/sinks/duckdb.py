@@ -33,6 +33,7 @@ from airflow_provider_batch.warehouse.drivers.base import Driver
 from airflow_provider_batch.warehouse.drivers.duckdb import has_default_memory
 from airflow_provider_batch.warehouse.drivers.duckdb_values import from_native_text
 from airflow_provider_batch.warehouse.errors import NEXT_STEP, message_of, translate_errors
+from airflow_provider_batch.warehouse.lineage import insert_for_lineage
 from airflow_provider_batch.warehouse.refusals import Changes
 from airflow_provider_batch.warehouse.rows import IncomingRows, chunks
 from airflow_provider_batch.warehouse.sinks.base import TableSink
@@ -234,7 +235,7 @@ class DuckdbSink(TableSink[_Plan]):
             keep_best=f"DELETE FROM {_LANDING} WHERE n NOT IN ({best_rows})",
             merge_range=lambda first, last: self._upsert(table, names, f"{source} n BETWEEN {first} AND {last}"),
             binders=tuple(self._binder(column, matches[column.name]) for column in self._columns),
-            lineage_sql=self._plain_insert(table, names),
+            lineage_sql=insert_for_lineage(table, names),
         )
 
     def _landing_type(self, column: Column, table_column: TableColumn) -> str:

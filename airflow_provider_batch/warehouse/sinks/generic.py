@@ -25,6 +25,7 @@ from airflow_provider_batch.warehouse import naming, precedence, values
 from airflow_provider_batch.warehouse.dialects.base import Dialect
 from airflow_provider_batch.warehouse.dialects.generic import to_date, to_naive_utc
 from airflow_provider_batch.warehouse.errors import NEXT_STEP, message_of, translate_errors
+from airflow_provider_batch.warehouse.lineage import insert_for_lineage
 from airflow_provider_batch.warehouse.precedence import Rank
 from airflow_provider_batch.warehouse.refusals import Changes, changed_row
 from airflow_provider_batch.warehouse.rows import IncomingRows, chunks
@@ -53,6 +54,8 @@ class _Plan:
     #: positions of the key columns, and of all other columns
     key: tuple[int, ...]
     other_positions: tuple[int, ...]
+    #: the insert as lineage shows it
+    lineage_sql: str
 
 
 class GenericSink(TableSink[_Plan]):
@@ -100,7 +103,7 @@ class GenericSink(TableSink[_Plan]):
                     else:
                         self._write_chunk(cursor, plan, chunk)
                 self.refusals = refused_rows.check(incoming.count)
-        send_sql_hook_lineage(context=self._hook, sql=plan.insert, row_count=incoming.count)
+        send_sql_hook_lineage(context=self._hook, sql=plan.lineage_sql, row_count=incoming.count)
         return incoming.count
 
     def _test_savepoints(self, cursor: Any) -> bool:
@@ -211,12 +214,15 @@ class GenericSink(TableSink[_Plan]):
             f"{name} = {mark}" for name, mark in zip(key_names, marks[len(other_positions) :], strict=True)
         )
         return _Plan(
-            insert=self._plain_insert(table, names),
+            insert=f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join(marks)})",
             update=f"UPDATE {table} SET {sets} WHERE {key_condition}",
             existing=f"SELECT {', '.join(result_columns)} FROM {table}",
             key_names=key_names,
             key=key,
             other_positions=other_positions,
+            lineage_sql=insert_for_lineage(
+                target.sql, [target.quote(matches[column.name].name) for column in self._columns]
+            ),
         )
 
 

@@ -33,6 +33,7 @@ from airflow_provider_batch.exceptions import ResultsTableError, WarehouseError
 from airflow_provider_batch.warehouse import naming, precedence
 from airflow_provider_batch.warehouse.drivers import mysql as mysql_driver
 from airflow_provider_batch.warehouse.errors import NOTHING_COMMITTED, translate_errors
+from airflow_provider_batch.warehouse.lineage import insert_for_lineage
 from airflow_provider_batch.warehouse.refusals import TemporaryRows
 from airflow_provider_batch.warehouse.rows import IncomingRows
 from airflow_provider_batch.warehouse.sinks import mysql_table
@@ -280,7 +281,7 @@ class MySqlSink(TableSink[_Plan]):
                 f"ORDER BY {', '.join(keys)}",
             ),
             lock=f"batch_{hashlib.sha256(table.encode()).hexdigest()[:40]}",
-            lineage_sql=self._plain_insert(table, names),
+            lineage_sql=insert_for_lineage(table, names),
         )
 
 

@@ -27,6 +27,7 @@ from airflow_provider_batch.exceptions import ResultsTableError, WarehouseError
 from airflow_provider_batch.warehouse import naming, precedence, values
 from airflow_provider_batch.warehouse.drivers import psycopg as psycopg_driver
 from airflow_provider_batch.warehouse.errors import NOTHING_COMMITTED, translate_errors
+from airflow_provider_batch.warehouse.lineage import insert_for_lineage
 from airflow_provider_batch.warehouse.refusals import TemporaryRows
 from airflow_provider_batch.warehouse.rows import IncomingRows
 from airflow_provider_batch.warehouse.sinks.base import TableSink
@@ -305,7 +306,7 @@ class PostgresSink(TableSink[_Plan]):
                 table, names, f"{source} {_BEST} AS i WHERE place BETWEEN {first} AND {last} ORDER BY {key_fields}"
             ),
             encode=tuple(field.encode for field in fields),
-            lineage_sql=self._plain_insert(table, names),
+            lineage_sql=insert_for_lineage(table, names),
         )
 
 

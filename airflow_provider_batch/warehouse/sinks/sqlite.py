@@ -23,6 +23,7 @@ from airflow_provider_batch.warehouse.dialects.base import Binder
 from airflow_provider_batch.warehouse.drivers.base import Driver
 from airflow_provider_batch.warehouse.drivers.sqlite import SQLITE_DRIVER
 from airflow_provider_batch.warehouse.errors import translate_errors
+from airflow_provider_batch.warehouse.lineage import insert_for_lineage
 from airflow_provider_batch.warehouse.refusals import Changes, changed_row
 from airflow_provider_batch.warehouse.rows import IncomingRows, chunks
 from airflow_provider_batch.warehouse.sinks.base import TableSink
@@ -40,6 +41,8 @@ class _Plan:
     #: positions of the key columns
     key: tuple[int, ...]
     binders: tuple[Binder, ...]
+    #: the upsert as lineage shows it
+    lineage_sql: str
 
 
 class SqliteSink(TableSink[_Plan]):
@@ -63,7 +66,7 @@ class SqliteSink(TableSink[_Plan]):
                     refused_rows.store(_ChunkRows(conn, self._dialect.driver, plan.upsert, chunk), chunk)
                 self.refusals = refused_rows.check(incoming.count)
                 conn.execute("COMMIT")
-        send_sql_hook_lineage(context=self._hook, sql=plan.upsert, row_count=incoming.count)
+        send_sql_hook_lineage(context=self._hook, sql=plan.lineage_sql, row_count=incoming.count)
         return incoming.count
 
     def _connect(self) -> sqlite3.Connection:
@@ -135,7 +138,7 @@ class SqliteSink(TableSink[_Plan]):
         # OR ABORT prevails over a constraint's own ON CONFLICT clause: IGNORE and REPLACE would lose rows silently, and
         # ROLLBACK would undo the whole transaction
         upsert = self._upsert(self._target.sql, names, values).replace("INSERT", "INSERT OR ABORT", 1)
-        return _Plan(upsert, key, binders)
+        return _Plan(upsert, key, binders, insert_for_lineage(self._target.sql, names))
 
     def _binder(self, column: Column, table_column: TableColumn) -> Binder:
         """Return how values are bound. As text, SQLite would write only 15 digits of a float."""
