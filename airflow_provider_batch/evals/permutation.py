@@ -3,7 +3,7 @@
 If nothing has changed, the current score of a case could as well have come from any of the earlier runs it is compared
 with. The test therefore draws the current score of every case from all scores of that case, thousands of times, and
 counts how often this makes a loss as large as the observed one. It assumes that nothing else connects the runs of a
-case, and that the cases vary independently of each other.
+case, and that the cases vary independently of each other, unless the earlier runs show that they do not.
 
 Not every case says equally much. A case that was right in ten runs and is wrong now is strong evidence, and a case that
 is wrong every other night is none. A loss is therefore weighted by the likelihood ratio between "this case broke" and
@@ -15,6 +15,10 @@ test. The same test with right and wrong swapped finds improvements.
 Runs before an accepted change are not exchanged, because the model behaved differently then. They still say how steady
 a case is, so they count in its weight, which no permutation changes. How much they count depends on how many cases
 seem to have a new chance since then; this share is estimated too. If it is large, the older runs hardly matter.
+
+Cases that ask nearly the same are right or wrong together, and a model may have a bad night. The total over all cases
+then varies more from run to run than that of independent cases does. If the earlier runs show this, the observed loss
+is divided by how much wider their totals spread. That only makes the test more careful, so it stays valid.
 
 The tags are tested with the same permutations (minP of Westfall and Young, 1993). A tag that cannot reach a small
 p-value because too few of its cases vary therefore costs the others nothing.
@@ -55,6 +59,11 @@ _ITERATIONS = 100
 #: drops of that size were found on 62 % to 83 % of nights.
 _POWER = 0.8
 
+#: The earlier runs show that their totals spread more than those of independent cases if there are at least this many,
+#: and chance alone would make them spread as much with at most this probability.
+_SPREAD_RUNS = 5
+_SPREAD_ALPHA = 0.05
+
 #: share of the significance level that belongs to all cases together; the tags divide the rest
 _SHARE_OF_ALL_CASES = 0.7
 #: A tag is tested if its p-value can be as low as this.
@@ -81,8 +90,9 @@ def permutation_test(
 ) -> PermutationTest:
     """Test for a loss and a gain, over all cases and over the cases of each tag.
 
-    :param scores: for each case its current score, then its scores in earlier runs. The order of the cases and of the
-        earlier runs does not matter, and the number of earlier runs may differ between cases.
+    :param scores: for each case its current score, then its scores in earlier runs. A case may lack some of the runs.
+        The order of the cases and of the earlier runs does not matter, as long as all cases have the runs in the same
+        order.
     :param tags: for each tag, the positions of its cases in `scores`.
     :param alpha: the significance level, which `smallest_drop` depends on.
     :param older: for each case, its scores in runs before an accepted change, in any order. None if there are none.
@@ -90,10 +100,14 @@ def permutation_test(
     cases = _Cases(scores, tags, older if older is not None else [()] * len(scores))
     losses = cases.permute()
     columns = len(tags) + 1
+    spread = cases.spread_of_earlier_runs()
+    if spread > 1:
+        expected = losses.mean(axis=0)
+        losses[0] = expected + (losses[0] - expected) / spread
     return PermutationTest(
         worse=_corrected(losses[:, :columns]),
         better=_corrected(losses[:, columns:]),
-        smallest_drop=cases.smallest_drop(losses[:, :columns], alpha),
+        smallest_drop=cases.smallest_drop(losses[:, :columns], spread, alpha),
     )
 
 
@@ -142,6 +156,9 @@ class _Cases:
         for row, position in enumerate(varied):
             current, *earlier = parts[position]
             self._scores[row, : len(earlier) + 1] = [current, *sorted(earlier)]
+        #: Cases of these that have a score in every run, and their scores in the earlier runs.
+        self._complete = [row for row, position in enumerate(varied) if len(parts[position]) == self._scores.shape[1]]
+        self._earlier = np.array([scores[varied[row]][1:] for row in self._complete])
         losses, gains = self._weights.of_losses(history), self._weights.of_gains(history)
         #: what a score adds to the loss of each group of cases, then to the gain of each
         self._effects = np.hstack([-losses[:, None] * member[varied], gains[:, None] * member[varied]])
@@ -161,11 +178,27 @@ class _Cases:
             totals.append(self._totals((rng.random((size, len(runs))) * self._varied_runs).astype(np.intp)))
         return np.concatenate(totals)
 
-    def smallest_drop(self, losses: _Floats, alpha: float) -> float | None:
+    def spread_of_earlier_runs(self) -> float:
+        """Return how many times wider the losses of the earlier runs spread than those of independent cases.
+
+        It is 1 if chance could explain the difference.
+        """
+        if not self._complete or self._earlier.shape[1] < _SPREAD_RUNS:
+            return 1.0
+        losses = self._earlier * self._effects[self._complete, :1]
+        independent = losses.var(axis=1, ddof=1).sum()
+        ratio = losses.sum(axis=0).var(ddof=1) / independent if independent else 1.0
+        # The ratio times its degrees of freedom has a chi-squared distribution: the approximation of Wilson and
+        # Hilferty, 1931.
+        part = 2 / (9 * (self._earlier.shape[1] - 1))
+        critical = (1 - part + NormalDist().inv_cdf(1 - _SPREAD_ALPHA) * math.sqrt(part)) ** 3
+        return math.sqrt(ratio) if ratio > critical else 1.0
+
+    def smallest_drop(self, losses: _Floats, spread: float, alpha: float) -> float | None:
         """Return the smallest drop in accuracy that would be found with a probability of `_POWER`. None if none would.
 
         Cases that were mostly right break. What one of them adds to the loss, and to its spread, follows from the
-        weights. The spread of the loss on a quiet night is that of the permutations.
+        weights. The spread of the loss on a quiet night is that of the permutations, or wider if it was before.
         """
         earlier_runs = self._history.runs - 1
         wrong_before = self._history.wrong - (1 - self._current)
@@ -176,8 +209,8 @@ class _Cases:
         history = self._history.of(capable)._replace(wrong=wrong)
         weights = self._weights.of_losses(history) * _PARTS
         gain = np.mean(weights * (1 - wrong / runs))
-        added_variance = np.mean(weights**2 * (1 - wrong / runs) * wrong / runs)
-        quiet_variance = losses[:, 0].var()
+        added_variance = np.mean(weights**2 * (1 - wrong / runs) * wrong / runs) * spread**2
+        quiet_variance = losses[:, 0].var() * spread**2
         level = alpha * _shares_of_alpha(_p_values(losses).min(axis=0))[0]
         critical, power = NormalDist().inv_cdf(1 - level), NormalDist().inv_cdf(_POWER)
         # The loss of n cases has to reach n gains = critical sqrt(quiet + n added) + power sqrt(quiet): solved for n.

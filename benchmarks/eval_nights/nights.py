@@ -105,7 +105,9 @@ class Night:
             if broken and number == 0:
                 nights[-1][:, self.broken] = False
                 nights[-1][:, self.fixed] = True
-            *earlier, current = [_answers(night) for night in judges.verdicts(nights)]
+            verdicts = judges.verdicts(nights)
+            is_sent = flipped_before(verdicts) if self.scenario.repeats_only_flipped else np.ones_like(verdicts)
+            *earlier, current = map(_answers, verdicts, is_sent)
             older, comparable = earlier[: self.scenario.older_runs], earlier[self.scenario.older_runs :]
             scores[f"model-{number}"] = current
             if not self.scenario.uses_older_runs:
@@ -141,11 +143,22 @@ def _has(comparisons: Sequence[Comparison], tag: str) -> bool:
     return any(comparison.tag == tag and comparison.verdict in REGRESSED for comparison in comparisons)
 
 
-def _answers(night: Nights) -> list[AnswerScore]:
+def flipped_before(verdicts: Nights) -> Nights:
+    """Return which answers exist if a case is sent more than once only after it flipped."""
+    is_sent = np.zeros_like(verdicts)
+    is_sent[:, 0] = True
+    for number in range(1, len(verdicts)):
+        earlier, was_sent = verdicts[:number], is_sent[:number]
+        is_sent[number, 1:] = (earlier & was_sent).any(axis=(0, 1)) & (~earlier & was_sent).any(axis=(0, 1))
+    return is_sent
+
+
+def _answers(night: Nights, is_sent: Nights) -> list[AnswerScore]:
     return [
         AnswerScore(_case_id(number), "", float(is_right), is_right, True, tag_of(number))
-        for repeat in night
-        for number, is_right in enumerate(repeat)
+        for answers, sent in zip(night, is_sent, strict=True)
+        for number, is_right in enumerate(answers)
+        if sent[number]
     ]
 
 

@@ -35,6 +35,8 @@ class Scenario:
     #: number of models per run; one of them breaks
     variants: int = 1
     repeats: int = 1
+    #: whether only cases that flipped on the nights before are sent more than once
+    repeats_only_flipped: bool = False
     #: number of cases that break, and that are fixed elsewhere
     broken: int = 20
     fixed: int = 0
@@ -53,11 +55,18 @@ class Scenario:
 
 
 STEADY = models.unsteady(0.05)
+NOISE = (("5 % flips", STEADY), ("Beta(0.8, 0.15)", models.beta))
+
+
+def repeats_of_flipped(noise: str, model: Model, runs: int) -> Scenario:
+    """Return a scenario in which each case that flipped on an earlier night is sent three times."""
+    name = f"three repeats of flipped cases, {runs} runs: {noise}"
+    return Scenario(name, model, runs=runs, repeats=3, repeats_only_flipped=True)
 
 
 def after_change(effect: str, accepted_change: AcceptedChange) -> Iterator[Scenario]:
     """Yield a scenario per noise model: one accepted run since an accepted change, and nine runs before it."""
-    for noise, model in (("5 % flips", STEADY), ("Beta(0.8, 0.15)", models.beta)):
+    for noise, model in NOISE:
         name = f"accepted change {effect}: {noise}"
         yield Scenario(name, model, runs=1, older_runs=9, accepted_change=accepted_change)
 
@@ -69,6 +78,7 @@ SCENARIOS = (
     Scenario("Beta(0.8, 0.15), one accepted run", models.beta, runs=1, goal=0.7),
     Scenario("every case noisy (27 % flips)", models.noisy, goal=0.75),
     Scenario("every case noisy (27 % flips), three repeats", models.noisy, repeats=3),
+    *(repeats_of_flipped(noise, model, runs) for noise, model in NOISE for runs in (2, 4, 10)),
     Scenario("half of a 20-case tag breaks", STEADY, broken=10, in_small_tag=True, goal=0.9),
     Scenario("half of a 20-case tag breaks, one accepted run", STEADY, runs=1, broken=10, in_small_tag=True, goal=0.9),
     Scenario("20 broken, 20 fixed: 5 % flips", STEADY, fixed=20, goal=0.9),

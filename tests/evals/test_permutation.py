@@ -53,12 +53,15 @@ def test_the_number_of_earlier_runs_may_differ_between_cases() -> None:
 
 
 def test_a_steady_case_is_stronger_evidence_than_one_that_often_changes() -> None:
-    unsteady = [(1.0, 0.0) * 5 + (1.0,)] * 20
-    steady = [(1.0,) * 11] * 60
-    broken_steady = [(0.0,) + (1.0,) * 10] * 5
-    broken_unsteady = [(0.0,) + (1.0, 0.0) * 5] * 5
-    assert p_worse(unsteady + steady + broken_steady) < 0.001
-    assert p_worse(unsteady + steady + broken_unsteady) > 0.1
+    rng = random.Random(3)
+
+    def unsteady_cases(count: int, now: float) -> list[tuple[float, ...]]:
+        return [(now, *rng.sample((1.0, 0.0) * 5, 10)) for _ in range(count)]
+
+    steady: list[tuple[float, ...]] = [(1.0,) * 11] * 60
+    broken_steady: list[tuple[float, ...]] = [(0.0,) + (1.0,) * 10] * 5
+    assert p_worse(unsteady_cases(20, 1.0) + steady + broken_steady) < 0.001
+    assert p_worse(unsteady_cases(20, 1.0) + steady + unsteady_cases(5, 0.0)) > 0.1
 
 
 def test_cases_that_broke_are_found_even_if_as_many_others_were_fixed() -> None:
@@ -110,6 +113,44 @@ class TestOlderRuns:
     def test_equally_steady_cases_have_the_p_value_of_a_mcnemar_test(self) -> None:
         assert self.p_worse([(0, 1)] * 5, [self.STEADY] * 5) == pytest.approx(1 / 32)
         assert self.p_worse([(0, 1)] * 10 + [(1, 0)] * 2, [(1.0, 0.5)] * 12) == pytest.approx(79 / 4096)
+
+
+class TestSpread:
+    """If earlier totals varied more than those of independent cases, a loss has to be larger."""
+
+    @staticmethod
+    def groups(runs: int, *, together: bool) -> list[tuple[float, ...]]:
+        """Return 20 groups of 10 cases. 8 groups are wrong now. The cases of a group flip together, or as often."""
+        rng, shuffling = random.Random(3), random.Random(4)
+        scores = []
+        for group in range(20):
+            earlier = [float(rng.random() < 0.7) for _ in range(runs)]
+            for _ in range(10):
+                scores.append((float(group >= 8), *(earlier if together else shuffling.sample(earlier, runs))))
+        return scores
+
+    def test_groups_of_cases_that_flip_together_are_not_counted_as_independent_cases(self) -> None:
+        independent = permutation_test(self.groups(10, together=False), alpha=0.05)
+        together = permutation_test(self.groups(10, together=True), alpha=0.05)
+        assert together.worse[0] > 10 * independent.worse[0]
+        assert together.smallest_drop is not None
+        assert independent.smallest_drop is not None
+        assert together.smallest_drop > 1.3 * independent.smallest_drop
+
+    def test_fewer_than_five_earlier_runs_do_not_show_it(self) -> None:
+        assert p_worse(self.groups(4, together=True)) == p_worse(self.groups(4, together=False))
+
+    def test_cases_without_a_score_in_some_runs_do_not_hide_it(self) -> None:
+        scores = self.groups(10, together=True)
+        with_new_cases = [case[: 5 if number % 5 == 0 else 11] for number, case in enumerate(scores)]
+        independent = [
+            case[: 5 if number % 5 == 0 else 11] for number, case in enumerate(self.groups(10, together=False))
+        ]
+        assert p_worse(with_new_cases) > 10 * p_worse(independent)
+
+    def test_the_order_of_the_earlier_runs_does_not_matter(self) -> None:
+        scores = self.groups(10, together=True)
+        assert p_worse([(now, *reversed(earlier)) for now, *earlier in scores]) == pytest.approx(p_worse(scores))
 
 
 SCORES = st.sampled_from([0.0, 1 / 3, 2 / 3, 1.0])
