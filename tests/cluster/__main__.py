@@ -1,6 +1,6 @@
 """Run jobs on several machines while parts of the cluster die, and exit with 1 if anything was lost or paid for twice.
 
-python -m tests.cluster [--only triggerer] [--jobs 200]
+python -m tests.cluster [--only triggerer] [--jobs 200]   # --only none plays no death, --jobs 0 starts no mapped jobs
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from pathlib import Path
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.deaths import DEATHS, create_tickets, play
+from tests.cluster.fan_out import fan_out
+from tests.cluster.refusal import check_refusal
 
 
 def main() -> None:
@@ -38,6 +40,9 @@ def run(folder: Path, only: str, jobs: int) -> None:
         create_tickets(cluster)
         labels = ["nothing", *(label for label in DEATHS if label != "nothing" and only in label)]
         accounts = {label: play(cluster, number, label) for number, label in enumerate(labels)}
+        check_refusal(cluster)
+        if jobs:
+            accounts["fan-out"] = fan_out(cluster, jobs)
     print(f"Everything was stopped after {time.monotonic() - began:.0f} s.", flush=True)
     broken = [label for label, account in accounts.items() if not account.holds]
     if broken:

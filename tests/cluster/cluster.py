@@ -50,6 +50,8 @@ _NOTICE = {
     "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "15",
 }
 
+_WORKER_SETTINGS = {"AIRFLOW__CELERY__CELERY_CONFIG_OPTIONS": "tests.cluster.celery_settings.CELERY_CONFIG"}
+
 
 class Cluster:
     """The machines, their services and the local batch server, while the block runs.
@@ -66,7 +68,12 @@ class Cluster:
         self.redis = Redis(folder / "redis.log")
         self.store = Store(folder / "store.log")
         self.provider = LocalServer(
-            folder / "provider", admin=True, in_progress=BATCH_SECONDS, creates_per_hour=1_000_000
+            folder / "provider",
+            admin=True,
+            # Logs hide keys, so a key must be no word of a message.
+            api_key="sk-of-the-local-server",
+            in_progress=BATCH_SECONDS,
+            creates_per_hour=1_000_000,
         )
         self.machines: dict[str, Machine] = {}
 
@@ -105,7 +112,8 @@ class Cluster:
             **{name: _worker_command(name) for name in WORKERS},
         }
         self.machines = {
-            name: Machine(name, self.folder, command, self._settings) for name, command in commands.items()
+            name: Machine(name, self.folder, command, self._settings | (_WORKER_SETTINGS if name in WORKERS else {}))
+            for name, command in commands.items()
         }
         self.run("db", "migrate")
         self.run("pools", "set", POOL, str(POOL_SLOTS), "The mapped jobs")
@@ -148,7 +156,9 @@ class Cluster:
             "CLUSTER_JOBS": str(self._jobs),
             FOLDER_VARIABLE: str(self.observations),
             "AIRFLOW_CONN_WAREHOUSE": self.warehouse.airflow_connection(),
-            "AIRFLOW_CONN_OPENAI_DEFAULT": connection("openai", password="local", host=self.provider.base_url),
+            "AIRFLOW_CONN_OPENAI_DEFAULT": connection(
+                "openai", password=self.provider.api_key, host=self.provider.base_url
+            ),
             "AIRFLOW_CONN_AWS_DEFAULT": connection("aws", login=STORE_LOGIN, password=STORE_PASSWORD, extra=store),
             "AIRFLOW__OPENAI_BATCH__STAGING": f"s3://aws_default@{BUCKET}/staging",
             "AIRFLOW__OPENAI_BATCH__POLL_INTERVAL": "2",
@@ -159,6 +169,7 @@ class Cluster:
             "AIRFLOW__CELERY__RESULT_BACKEND": f"db+{_sqlalchemy('psycopg2', celery)}",
             "AIRFLOW__CELERY__WORKER_PREFETCH_MULTIPLIER": "1",
             "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
+            "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "120",
             "AIRFLOW__CORE__PARALLELISM": "40",
             "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",

@@ -44,13 +44,13 @@ class Program:
     """
 
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
-        self.name = name
-        self._command, self._environment, self._log = list(command), dict(environment), log
+        self.name, self.log = name, log
+        self._command, self._environment = list(command), dict(environment)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start the command."""
-        with self._log.open("ab") as log:
+        with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
                 env=self._environment,
@@ -77,7 +77,7 @@ class Program:
 
     def log_tail(self) -> str:
         """Return the last lines of its output."""
-        return "\n".join(self._log.read_text("utf-8", errors="replace").splitlines()[-20:])
+        return "\n".join(self.log.read_text("utf-8", errors="replace").splitlines()[-20:])
 
     def members(self) -> list[psutil.Process]:
         """Return the processes of its session."""

@@ -17,7 +17,7 @@ from tests.cluster.processes import Program, wait_until
 
 BUCKET = "batch"
 #: any key is accepted
-STORE_LOGIN = STORE_PASSWORD = "cluster"
+STORE_LOGIN = STORE_PASSWORD = "key-of-the-store"
 REGION = "us-east-1"
 
 
@@ -54,6 +54,10 @@ class Store(Program):
         self.url = f"http://127.0.0.1:{port}"
         command = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)]
         super().__init__("the object store", command, os.environ, log)
+
+    def requests(self) -> int:
+        """Return how many requests the server has answered."""
+        return self.log.read_text("utf-8", errors="replace").count(" HTTP/1.1")
 
     def start(self) -> None:
         """Start the server and create the bucket."""

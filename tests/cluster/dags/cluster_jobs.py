@@ -40,7 +40,7 @@ with DAG("one_job", params={"table": "answers", "strike": None}, **settings):
     )
 
 with DAG("local_staging", **settings):
-    batch_job.override(group_id="job")(
+    batch_job.override(group_id="job", default_args={"retries": 0})(
         sql="SELECT id, body FROM tickets ORDER BY id",
         table="answers_local",
         staging="file:///var/tmp/batch_staging",
