@@ -15,6 +15,7 @@
             ResultsTableError *
         FileStoreError
         StagingError
+            UnusableStagingError *
             LedgerError *
         ProviderError
             AwayError
@@ -54,6 +55,7 @@ __all__ = [
     "StoppedError",
     "TemplateError",
     "TooManyFailuresError",
+    "UnusableStagingError",
     "WarehouseConnectionError",
     "WarehouseError",
 ]
@@ -133,6 +135,12 @@ class FileStoreError(BatchError):
 
 class StagingError(BatchError):
     """Raised if staging cannot be read or written, or a staged file does not match its checksum."""
+
+
+class UnusableStagingError(StagingError):
+    """Raised before anything is uploaded or billed if a job could be lost or paid for twice where staging is."""
+
+    retry = False
 
 
 class LedgerError(StagingError):

@@ -65,6 +65,15 @@ class Bucket(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
         #: size of the largest part, in bytes
         self.largest_part = 0
 
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
+        path = self._strip_protocol(path)
+        self.step()
+        if mode == "create" and path in self.store:
+            raise FileExistsError(path)
+        self.largest_part = max(self.largest_part, len(value))
+        self.store[path] = MemoryFile(self, path, value if self.stores_content(path) else b"")
+        self.step()
+
     def _open(self, path: str, mode: str = "rb", block_size: int | None = None, **kwargs: Any) -> Any:
         self.step()
         if "r" in mode:

@@ -65,6 +65,7 @@ from airflow_provider_batch.sources.open import ResolvedRows, check_rows, has_te
 from airflow_provider_batch.sources.source import RowSource
 from airflow_provider_batch.staging.layout import (
     check_budgets_reachable,
+    check_exclusive_mode,
     check_reachable,
     job_folder,
     parse_staging,
@@ -459,7 +460,7 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Seal the job if it is not sealed yet, then create as many batches as the provider accepts."""
         with (
-            airflow_failures(self.log),
+            airflow_failures(self.log, lambda: self._kill_switch.is_pulled),
             self._kill_switch.watching(context["ti"], lambda: self._open_ledger(context), self.log),
         ):
             reference: dict[str, Any] = msgspec.to_builtins(self._execute(context))
@@ -476,6 +477,8 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
         check_reachable(source.root, allow_local=self.allow_local_staging)
         if source.plan.max_run_cost_usd is not None or source.plan.connection_budget is not None:
             check_budgets_reachable(allow_local=self.allow_local_staging and self.staging is None)
+            check_exclusive_mode(staging_root())
+        check_exclusive_mode(source.root)
         folder = job_folder(source.root, source.plan.key)
         sealing = Sealing(
             source,

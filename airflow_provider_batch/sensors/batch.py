@@ -180,7 +180,7 @@ class BatchSensor(CheckedMapping, NamedByMapping, BaseSensorOperator):
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Check the batches once, without a triggerer, and carry out the steps that are possible now."""
-        with airflow_failures(self.log):
+        with airflow_failures(self.log, lambda: self._kill_switch.is_pulled):
             ledger = open_job(self.job)
             pause, end, refusal = self._advance(context, ledger, is_start=True)
             looks = 1
@@ -203,7 +203,7 @@ class BatchSensor(CheckedMapping, NamedByMapping, BaseSensorOperator):
         self._kill_switch.pull()
 
     def _continue(self, context: Context, *, is_start: bool = False, refused_looks: int = 0) -> dict[str, Any]:
-        with airflow_failures(self.log):
+        with airflow_failures(self.log, lambda: self._kill_switch.is_pulled):
             ledger = open_job(self.job)
             pause, end, refusal = self._advance(context, ledger, is_start=is_start)
             refused_looks = refused_looks + 1 if refusal else 0

@@ -30,15 +30,17 @@ from airflow_provider_batch.core.arguments import parse_location, shorten
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import JobKey
 from airflow_provider_batch.core.lifecycle.shared_budget import Per, SharedBudget
-from airflow_provider_batch.exceptions import InputError, StagingError
+from airflow_provider_batch.exceptions import InputError, StagingError, UnusableStagingError
+from airflow_provider_batch.staging.errors import staging_error
 from airflow_provider_batch.staging.local import LocalFolder
 from airflow_provider_batch.staging.object_store import ObjectFolder
-from airflow_provider_batch.staging.path_folder import staging_error
 
 #: folder below the staging root for what jobs learned; the folder of a DAG never starts with a dot
 LESSONS_FOLDER = ".learned"
 #: folder below the staging root for shared budgets, with one folder per budget, and in it one per period
 BUDGETS_FOLDER = ".budgets"
+#: folder below the staging root for the file with which every submit checks the store
+PROBE_FOLDER = ".probe"
 
 #: executors that run every task on this machine
 LOCAL_EXECUTORS = frozenset({"LocalExecutor", "SequentialExecutor"})
@@ -94,14 +96,14 @@ def check_reachable(root: str, *, allow_local: bool) -> None:
     """Check that the next task can reach staging, even if it runs on another machine.
 
     :param allow_local: whether the author says that every worker mounts the local path.
-    :raises StagingError: if staging is a local disk and an executor may use other machines.
+    :raises UnusableStagingError: if staging is a local disk and an executor may use other machines.
     """
     if not is_local(root) or allow_local or conf.getboolean("openai_batch", "allow_local_staging", fallback=False):
         return
     executors = [name.rsplit(".", 1)[-1].rsplit(":", 1)[-1] for name in conf.getlist("core", "executor")]
     remote_executors = [name for name in executors if name not in LOCAL_EXECUTORS]
     if remote_executors:
-        raise StagingError(
+        raise UnusableStagingError(
             f"Staging is the local disk ({root}), but {', '.join(remote_executors)} may run the next task on another "
             "machine, which would not find the job. Nothing was uploaded. Set [openai_batch] staging (or staging=) to "
             "an object store such as s3://bucket/batch, or allow_local_staging=True if every worker mounts this path."
@@ -112,15 +114,34 @@ def check_budgets_reachable(*, allow_local: bool) -> None:
     """Check that every task reaches the accounts of shared budgets, which are below the configured staging root.
 
     :param allow_local: whether the author says that every worker mounts that root.
-    :raises StagingError: if the root is a local disk and an executor may use other machines.
+    :raises UnusableStagingError: if the root is a local disk and an executor may use other machines.
     """
     try:
         check_reachable(staging_root(), allow_local=allow_local)
     except StagingError as error:
-        raise StagingError(
+        raise UnusableStagingError(
             "The job shares a budget with others. Its account is below the configured staging root, even if the job "
             f"has a staging folder of its own. {error}"
         ) from error
+
+
+def check_exclusive_mode(root: str) -> None:
+    """Check that the object store refuses to create a file that exists. A local disk always does.
+
+    :raises UnusableStagingError: if it replaces the file.
+    """
+    if is_local(root):
+        return
+    folder = ObjectFolder(f"{root.rstrip('/')}/{PROBE_FOLDER}")
+    if folder.is_exclusive("exclusive"):
+        return
+    raise UnusableStagingError(
+        f"Staging is {root}, but the store replaced a file that must be created only once: it, or the library that "
+        f"reads it ({folder.store.library}), ignores conditional uploads. Two workers could then create the same "
+        "batch, and the job would be paid for twice. Nothing was uploaded. Install a current version of the library, "
+        "as the extras s3, gcs and azure of this package do. If it is current, the store is at fault: "
+        "docs/object-stores.md says what a store must do."
+    )
 
 
 def is_local(uri: str) -> bool:
@@ -151,7 +172,7 @@ def job_folders(
     base = open_folder(root)
     for dag in base.folders("") if dag_id is None else [_safe_name(dag_id)]:
         # listings of a local disk omit names with a leading dot, those of an object store do not
-        if dag in (LESSONS_FOLDER, BUDGETS_FOLDER):
+        if dag in (LESSONS_FOLDER, BUDGETS_FOLDER, PROBE_FOLDER):
             continue
         for task in base.folders(dag) if task_id is None else [_safe_name(task_id)]:
             for run in base.folders(f"{dag}/{task}"):
@@ -196,7 +217,7 @@ def remove_folder(folder: Folder) -> None:
         if isinstance(folder, LocalFolder):
             shutil.rmtree(folder.path)
         elif isinstance(folder, ObjectFolder):
-            folder.path.fs.rm(folder.path.path, recursive=True)
+            folder.remove_everything()
         else:
             raise TypeError(f"{type(folder).__name__} is not a staging folder")
     except OSError as error:

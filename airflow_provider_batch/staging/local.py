@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from airflow_provider_batch.staging.path_folder import PathFolder, staging_error
+from airflow_provider_batch.staging.errors import staging_error
+
+log = logging.getLogger(__name__)
 
 
-class LocalFolder(PathFolder):
+class LocalFolder:
     """A job's folder on a local disk, or on a mount that supports hard links."""
-
-    path: Path
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
@@ -40,6 +41,37 @@ class LocalFolder(PathFolder):
         except OSError as error:
             raise staging_error("write", final, error) from error
         return True
+
+    def read(self, name: str) -> bytes | None:
+        """Return the content of a file, or None if it does not exist."""
+        try:
+            return (self.path / name).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise staging_error("read", self.path / name, error) from error
+
+    def read_all(self, names: Sequence[str]) -> list[bytes | None]:
+        """Return the content of each of these files, or None for one that does not exist."""
+        return [self.read(name) for name in names]
+
+    def names(self, subfolder: str) -> list[str]:
+        """Return the names of the files in a subfolder."""
+        return self._entries(subfolder, folders=False)
+
+    def folders(self, subfolder: str) -> list[str]:
+        """Return the names of the folders in a subfolder."""
+        return self._entries(subfolder, folders=True)
+
+    def remove(self, name: str) -> None:
+        """Delete a file that is no longer needed. If the disk refuses, log a warning."""
+        try:
+            (self.path / name).unlink(missing_ok=True)
+        except OSError as error:
+            # permissions that let workers write but not delete are common, and nothing depends on this file now
+            log.warning(
+                "Could not remove %s from staging, although it is no longer needed: %s", self.path / name, error
+            )
 
     def _entries(self, subfolder: str, *, folders: bool) -> list[str]:
         try:

@@ -2,122 +2,144 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from glob import has_magic
-from typing import Any, BinaryIO
+from contextlib import contextmanager
+from typing import BinaryIO
+from urllib.parse import urlsplit
 
-from airflow.providers.common.compat.sdk import ObjectStoragePath
-from fsspec.spec import AbstractBufferedFile
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, ObjectStoragePath
+from airflow.sdk.io import attach
 
-from airflow_provider_batch.exceptions import StagingError
-from airflow_provider_batch.staging.path_folder import PathFolder, staging_error
+from airflow_provider_batch.exceptions import StagingError, UnusableStagingError
+from airflow_provider_batch.staging.errors import staging_error
+from airflow_provider_batch.staging.store import Store
+from airflow_provider_batch.staging.store_errors import StoreError
 
-#: Size of a part of an upload, and of the read-ahead, in bytes. S3 requires parts of at least 5 MiB and allows
-#: 10,000 of them. The default of s3fs, 50 MiB, would take 10 GB of memory for two files of each of a hundred models.
-PART_BYTES = 8 << 20
+log = logging.getLogger(__name__)
 
 
-class ObjectFolder(PathFolder):
+class ObjectFolder:
     """A job's folder in an object store, through Airflow's `ObjectStoragePath` (its connections, its fsspec).
 
     A large file is uploaded in parts of 8 MiB, each sent when it is full. The file exists once it has been closed, and
     never exists if an error interrupted the writing.
     """
 
-    path: ObjectStoragePath
-
     def __init__(self, uri: str) -> None:
         self.uri = uri
+        _check_connection(uri)
         try:
-            self.path = ObjectStoragePath(uri)
-            _ = self.path.fs  # makes Airflow look up the filesystem now and cache it
+            path = ObjectStoragePath(uri)
+            self.store = Store(path.fs)  # makes Airflow look up the filesystem now and cache it
         except (ValueError, ImportError) as error:
             raise StagingError(
                 f"Staging is {uri}, but this Airflow installation has no filesystem for it: {error}. Nothing was "
                 "uploaded. Install the provider that contains it, such as apache-airflow-providers-amazon[s3fs]."
             ) from error
+        #: the folder as the filesystem names it
+        self.path = path.path.rstrip("/")
+
+    def is_exclusive(self, name: str) -> bool:
+        """Return whether the store refuses to create a file that exists. The file stays."""
+        try:
+            return self.store.is_exclusive(self._path(name))
+        except StoreError as error:
+            raise self._error("write", name, error) from error
 
     def create(self, name: str, data: bytes) -> bool:
         """Create a complete file and return True. Return False, without writing, if the file already exists."""
         try:
-            with open_upload(self.path / name, "xb") as file:
-                file.write(data)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            raise staging_error("write", self.path / name, error) from error
-        return True
+            return self.store.create(self._path(name), data)
+        except StoreError as error:
+            raise self._error("write", name, error) from error
+
+    def read(self, name: str) -> bytes | None:
+        """Return the content of a file, or None if it does not exist."""
+        try:
+            return self.store.read(self._path(name))
+        except StoreError as error:
+            raise self._error("read", name, error) from error
 
     def read_all(self, names: Sequence[str]) -> list[bytes | None]:
-        """Return the content of each of these files, or None for one that does not exist.
+        """Return the content of each of these files, or None for one that does not exist."""
+        try:
+            return self.store.read_all([self._path(name) for name in names])
+        except StoreError as error:
+            raise self._error("read", error.path.removeprefix(f"{self.path}/"), error) from error
 
-        Filesystems that can do it, such as s3fs, read many at the same time.
-        """
-        paths = [(self.path / name).path for name in names]
-        if not paths or any(map(has_magic, paths)):  # fsspec would take these paths for patterns
-            return super().read_all(names)
-        contents = self.path.fs.cat(paths, on_error="return")
-        return [self._content(path, contents[path]) for path in map(self.path.fs._strip_protocol, paths)]
+    def names(self, subfolder: str) -> list[str]:
+        """Return the names of the files in a subfolder."""
+        return self._entries(subfolder, folders=False)
 
-    def _content(self, path: str, content: bytes | Exception) -> bytes | None:
-        if isinstance(content, FileNotFoundError):
-            return None
-        if isinstance(content, OSError):
-            raise staging_error("read", path, content) from content
-        if isinstance(content, Exception):
-            raise content
-        return content
+    def folders(self, subfolder: str) -> list[str]:
+        """Return the names of the folders in a subfolder."""
+        return self._entries(subfolder, folders=True)
 
     def _entries(self, subfolder: str, *, folders: bool) -> list[str]:
-        # s3fs and others cache listings, but the records of other workers must be visible immediately
-        self.path.fs.invalidate_cache()
         try:
-            return sorted(p.name for p in (self.path / subfolder).iterdir() if p.is_dir() == folders)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+            return self.store.names(self._path(subfolder), folders=folders)
+        except StoreError as error:
+            raise self._error("list", subfolder, error) from error
+
+    def remove(self, name: str) -> None:
+        """Delete a file that is no longer needed. If the store refuses, log a warning."""
+        try:
+            self.store.remove(self._path(name))
+        except FileNotFoundError:
+            return
+        except StoreError as error:
+            # permissions that let workers write but not delete are common, and nothing depends on this file now
+            log.warning(
+                "Could not remove %s/%s from staging, although it is no longer needed: %s", self.uri, name, error
+            )
+
+    def remove_everything(self) -> None:
+        """Delete the folder and everything in it."""
+        try:
+            self.store.remove(self.path, recursive=True)
         except OSError as error:
-            raise staging_error("list", self.path / subfolder, error) from error
+            raise self._error("remove", "", error) from error
 
     @contextmanager
     def writer(self, name: str) -> Iterator[BinaryIO]:
         """Open a file for writing. The file is valid once the block has ended without an error."""
         try:
-            with open_upload(self.path / name) as file:
+            with self.store.writer(self._path(name)) as file:
                 yield file
-        except OSError as error:
-            raise staging_error("write", self.path / name, error) from error
+        except StoreError as error:
+            raise self._error("write", name, error) from error
 
     @contextmanager
     def reader(self, name: str) -> Iterator[BinaryIO]:
         """Open a file for reading."""
         try:
-            with _open(self.path / name, "rb") as file:
+            with self.store.reader(self._path(name)) as file:
                 yield file
-        except OSError as error:
-            raise staging_error("read", self.path / name, error) from error
+        except StoreError as error:
+            raise self._error("read", name, error) from error
+
+    def _path(self, name: str) -> str:
+        return f"{self.path}/{name}" if name else self.path
+
+    def _error(self, verb: str, name: str, error: OSError) -> StagingError:
+        return staging_error(verb, f"{self.uri}/{name}".rstrip("/"), error)
 
 
-def _open(path: ObjectStoragePath, mode: str) -> Any:
-    # the path's own `open` would record every single read and write as lineage
-    return path.fs.open(path.path, mode, block_size=PART_BYTES)
+def _check_connection(uri: str) -> None:
+    """Check that the connection of a store exists. Without it, Airflow's providers try credentials of the machine.
 
-
-@contextmanager
-def open_upload(path: ObjectStoragePath, mode: str = "wb") -> Iterator[BinaryIO]:
-    """Open a file in an object store for writing. After an error in the block, an object store has no such file."""
-    file = _open(path, mode)
+    :raises UnusableStagingError: if it does not exist.
+    """
+    parts = urlsplit(uri)
+    conn_id = parts.netloc.rpartition("@")[0]
+    if not conn_id or "fs" in vars(attach(parts.scheme, conn_id)):  # the filesystem is known, or was given by code
+        return
     try:
-        yield file
-        file.close()
-    except BaseException:
-        with suppress(OSError):
-            if isinstance(file, AbstractBufferedFile):
-                # closing the file, as garbage collection also does, would complete the upload with a partial file
-                file.closed = True
-                file.discard()
-            else:
-                # fsspec's memory and local filesystems create the file when it is opened
-                file.close()
-                path.fs.rm_file(path.path)
-        raise
+        BaseHook.get_connection(conn_id)
+    except AirflowNotFoundException as error:
+        raise UnusableStagingError(
+            f"Staging is {uri}, but there is no connection {conn_id!r}. Nothing was uploaded. Create it (Admin > "
+            "Connections), or correct [openai_batch] staging or staging=. Without a name before the @, the credentials "
+            "of the worker are used."
+        ) from error

@@ -31,7 +31,7 @@ from airflow_provider_batch.core.landing.storage_limits import ColumnLimits, Sto
 from airflow_provider_batch.core.schema.columns import Column, ColumnType
 from airflow_provider_batch.core.schema.native import NativeValue
 from airflow_provider_batch.exceptions import InputError, WarehouseError
-from airflow_provider_batch.staging.object_store import open_upload
+from airflow_provider_batch.staging.store import Store
 from airflow_provider_batch.warehouse import parquet, values
 from airflow_provider_batch.warehouse.rows import IncomingRows, chunks
 from airflow_provider_batch.warehouse.sinks.open import Sink
@@ -258,7 +258,7 @@ def _publish(file: Path, path: Path | ObjectStoragePath) -> None:
     is_atomic = path.protocol in _ATOMIC_PROTOCOLS
     destination = path if is_atomic else path.with_name(draft_name)
     path.fs.makedirs(path.parent.path, exist_ok=True)
-    with file.open("rb") as source, open_upload(destination) as target:
+    with file.open("rb") as source, Store(path.fs).writer(destination.path) as target:
         shutil.copyfileobj(source, target, _COPY_BYTES)
     if not is_atomic:
         path.fs.mv(destination.path, path.path)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_batch.core.lifecycle.steps import Void
 from airflow_provider_batch.exceptions import BatchError, BudgetError, CanaryError
+from airflow_provider_batch.staging.patience import patient
 from airflow_provider_batch.worker.log import Log
 
 #: characters per line of a logged reason. Airflow's page shows about this many, and only wraps if asked.
@@ -17,14 +18,19 @@ _LINE_WIDTH = 100
 
 
 @contextmanager
-def airflow_failures(log: Log) -> Iterator[None]:
+def airflow_failures(log: Log, stopping: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Log why a task fails, and turn errors that no retry can fix into `AirflowFailException` with the same message.
+
+    While the block runs, operations on staging have the patience of a task.
 
     Airflow logs the stack of an error before its message. So the message is logged first, and the stack of an error
     that no retry can fix, which is about the arguments or the rows, ends here. The log level DEBUG shows all of it.
+
+    :param stopping: returns True once the worker is being stopped.
     """
     try:
-        yield
+        with patient(stopping):
+            yield
     except BatchError as error:
         log_reason(log, f"{type(error).__name__}: {error}")
         if error.retry:

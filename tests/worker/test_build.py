@@ -30,7 +30,7 @@ from airflow_provider_batch.core.provider.limits import Limits
 from airflow_provider_batch.core.requests.render import RequestSpec
 from airflow_provider_batch.exceptions import BudgetError
 from airflow_provider_batch.staging.layout import open_folder
-from airflow_provider_batch.staging.object_store import PART_BYTES
+from airflow_provider_batch.staging.streams import PART_BYTES
 from airflow_provider_batch.warehouse.read import read_rows
 from airflow_provider_batch.worker.build import Plan, build, check_canary
 from tests.bucket import Bucket
