@@ -1,7 +1,8 @@
 """Simulated models: for each night, which cases are answered right.
 
 The gate's settings were chosen with `unsteady`, `beta` and `noisy`, in which every answer is drawn independently. The
-other models break this assumption in ways that real models may, and nothing was chosen to suit them.
+other models break this assumption in ways that real models may. The gate looks at the spread of earlier totals because
+of `clusters`; nothing was chosen to suit `drift` and `moods`.
 """
 
 from __future__ import annotations
