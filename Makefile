@@ -114,11 +114,11 @@ $(BENCH): $(PEERS)
 	@$(PIP) --requirement $(VENV)/bench.txt
 	@touch $@
 
-# Of its own, because Celery and the client of S3 need an older python-dateutil than the other packages are tested with.
-$(CLUSTER): pyproject.toml constraints-cluster.txt
+# Of its own, so that the tests and the demo run without the providers of Amazon and Celery.
+$(CLUSTER): pyproject.toml $(CONSTRAINTS)
 	@python=$$($(FIND_PYTHON)); echo "Setting up .venv-cluster with $$($$python --version)."; $$python -m venv --clear .venv-cluster
 	@.venv-cluster/bin/python -c 'import tomllib; \
 		print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["cluster"], sep="\n")' > .venv-cluster/cluster.txt
-	@.venv-cluster/bin/python -m pip install -qq --disable-pip-version-check -c constraints-cluster.txt \
+	@.venv-cluster/bin/python -m pip install -qq --disable-pip-version-check -c $(CONSTRAINTS) \
 		--editable '.[demo,postgres]' --requirement .venv-cluster/cluster.txt
 	@touch $@

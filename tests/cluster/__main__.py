@@ -6,6 +6,7 @@ python -m tests.cluster [--only triggerer] [--jobs 200]   # --only none plays no
 from __future__ import annotations
 
 import argparse
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -23,6 +24,9 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=200, help="number of mapped jobs that share a pool of 20")
     parser.add_argument("--keep", type=Path, help="new folder in which the files of all machines are kept")
     args = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # The machines have sessions of their own, so only leaving the block of the cluster ends them.
+        signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:
         if args.keep:
             args.keep.mkdir(parents=True)
