@@ -37,6 +37,7 @@ SURFACE = {
         "StoppedError",
         "TemplateError",
         "TooManyFailuresError",
+        "UnusableStagingError",
         "WarehouseConnectionError",
         "WarehouseError",
     ],
