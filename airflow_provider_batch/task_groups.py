@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
-from airflow.sdk import BaseOperator, XComArg, task_group
+from airflow.sdk import BaseOperator, XComArg
+from airflow.sdk.definitions._internal.expandinput import ListOfDictsExpandInput, MappedArgument
 from airflow.sdk.definitions.asset import BaseAsset
-from airflow.sdk.definitions.taskgroup import TaskGroup
+from airflow.sdk.definitions.decorators.task_group import _TaskGroupFactory
+from airflow.sdk.definitions.taskgroup import MappedTaskGroup, TaskGroup
 from airflow.sdk.definitions.xcom_arg import PlainXComArg
 
 from airflow_provider_batch.core.arguments import (
@@ -64,8 +67,49 @@ class _LandingOutput(PlainXComArg):
             root.set_upstream(task_or_task_list, edge_modifier)
 
 
-@task_group(group_id="batch_job")
-def batch_job(**arguments: Any) -> Any:
+class _JobGroupFactory(_TaskGroupFactory[Any, Any]):
+    """A task group that `expand_kwargs` can map although its function takes any arguments."""
+
+    def expand_kwargs(self, kwargs: Any) -> Any:
+        """Create one job for each dict. Airflow refuses this, because the function does not name its parameters.
+
+        :raises InputError: if the names are not known while the DAG is parsed, or not the same in all dicts.
+        """
+        self._task_group_created = True  # otherwise an error below would be followed by a warning
+        expand_input = ListOfDictsExpandInput(kwargs)
+        return self._create_task_group(
+            partial(MappedTaskGroup, expand_input=expand_input),
+            **self.partial_kwargs,
+            **{
+                name: MappedArgument(input=expand_input, key=name)
+                for name in _common_names(kwargs, self.partial_kwargs)
+            },
+        )
+
+
+def _common_names(dicts: Any, others: Mapping[str, Any]) -> list[str]:
+    """Return the names that all dicts of `expand_kwargs` have. `others` are the arguments of `partial`."""
+    if not isinstance(dicts, (list, tuple)) or not dicts or not all(isinstance(item, Mapping) for item in dicts):
+        raise InputError(
+            "batch_job.expand_kwargs: Expected a list of dicts in the DAG file. To map jobs over the output of a task, "
+            "call batch_job in a @task_group whose parameters have names, and expand that group."
+        )
+    names = list(dicts[0])
+    for item in dicts:
+        if set(item) != set(names):
+            raise InputError(
+                f"batch_job.expand_kwargs: All dicts must have the same arguments, but one has {', '.join(item)}, and "
+                f"the first has {', '.join(names)}. Give each dict all of them."
+            )
+    repeated_names = [name for name in names if name in others]
+    if repeated_names:
+        raise InputError(
+            f"batch_job.expand_kwargs: {', '.join(repeated_names)} is given to partial as well. Remove one of them."
+        )
+    return names
+
+
+def _batch_job(**arguments: Any) -> Any:
     """Send one request per row through the Batch API and land the answers: submit >> wait >> land.
 
     Takes the arguments of `BatchSubmitOperator`, `BatchSensor` and `BatchResultsOperator`, except those that every
@@ -89,15 +133,19 @@ def batch_job(**arguments: Any) -> Any:
     Returns the summary of the landing (see `BatchResultsOperator`), for use by downstream tasks. Tasks upstream of the
     returned value run before submit.
 
-    `batch_job.partial(...).expand(model=[...])` creates one job per value, and so does a call in a task group that is
-    expanded. Only template fields of the operators can be mapped. Airflow shows the mapped values as the names of the
-    tasks, if they are short, or what `map_index_template` makes of them, such as `"{{ model }} for {{ market }}"`. The
-    template fields can use the mapped values by name as well, as in `key={"market": "{{ market }}"}`.
+    `batch_job.partial(...).expand(model=[...])` creates one job per value, `.expand_kwargs([{...}, {...}])` one per
+    dict, and so does a call in a task group that is expanded. Only template fields of the operators can be mapped.
+    Airflow shows the mapped values as the names of the tasks, if they are short, or what `map_index_template` makes of
+    them, such as `"{{ model }} for {{ market }}"`. The template fields can use the mapped values by name as well, as in
+    `key={"market": "{{ market }}"}`.
 
     :raises InputError: while the DAG is parsed, if an argument is unknown or cannot be mapped, or if mapped jobs would
         overwrite each other's rows.
     """
     return create_job("batch_job", arguments)
+
+
+batch_job = _JobGroupFactory(function=_batch_job, tg_kwargs={"group_id": "batch_job"})
 
 
 def create_job(caller: str, arguments: Mapping[str, Any]) -> Any:
@@ -129,6 +177,10 @@ def create_job(caller: str, arguments: Mapping[str, Any]) -> Any:
     wait = BatchSensor(task_id="wait", job=submit.output, **task_arguments["wait"])
     land = BatchResultsOperator(task_id="land", job=submit.output, **task_arguments["land"])
     check_name_template("map_index_template", land.map_index_template, land.task_group)
+    if isinstance(land.key, Mapping):
+        for column, value in land.key.items():
+            if isinstance(value, str):
+                check_name_template(f"key, column {column!r}", value, land.task_group)
     _refuse_overwriting(caller, land.task_group, arguments)
     submit >> wait >> land
     tasks: list[BaseOperator] = [submit, wait, land]

@@ -96,8 +96,9 @@ def closest_mapped_group(group: TaskGroup | None) -> MappedTaskGroup | None:
 
 
 def check_name_template(name: str, template: str | None, group: TaskGroup | None) -> None:
-    """Check `map_index_template` while the DAG is parsed.
+    """Check a template that can use mapped values by name, such as `map_index_template`, while the DAG is parsed.
 
+    :param name: how errors name the argument.
     :param group: the group of the tasks that get the template.
     :raises InputError: if it uses a name that it cannot have.
     """
@@ -107,7 +108,12 @@ def check_name_template(name: str, template: str | None, group: TaskGroup | None
     mapped_names = _mapped_arguments(closest_mapped_group(group))
     if mapped_names is None or "{%" in template:
         return
-    unknown_names = find_undeclared_variables(Environment(autoescape=True).parse(template)) - KNOWN_CONTEXT_KEYS
+    environment = Environment(autoescape=True)
+    unknown_names = (
+        find_undeclared_variables(environment.parse(template)) - KNOWN_CONTEXT_KEYS - set(environment.globals)
+    )
+    if group is not None and group.dag is not None:
+        unknown_names -= set(group.dag.user_defined_macros or ())
     for unknown_name in sorted(unknown_names.difference(mapped_names)):
         mapped = f"the mapped arguments {', '.join(mapped_names)}" if mapped_names else "no mapped arguments"
         raise InputError(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from datetime import date
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from airflow_provider_batch.exceptions import InputError
-from tests.airflow.jobs import run_dag
+from tests.airflow.jobs import query, run_dag
 
 ARGUMENTS: dict[str, Any] = {
     "sql": "SELECT id, body FROM tickets ORDER BY id",
@@ -66,6 +67,61 @@ def test_a_template_can_use_the_mapped_values_and_all_that_airflow_offers() -> N
             model=MODELS
         )
     assert names_of(dag) == in_each_task("submit", "wait", "land", names=["GPT-5-MINI in 0", "GPT-5-NANO in 0"])
+
+
+@pytest.mark.usefixtures("warehouse")
+def test_each_dict_of_expand_kwargs_is_a_job_with_its_own_key(warehouse: Path) -> None:
+    from airflow_provider_batch.task_groups import batch_job
+
+    jobs = [{"model": model, "key": {"variant": model}} for model in MODELS]
+    with new_dag() as dag:
+        batch_job.partial(**ARGUMENTS | {"history": False}).expand_kwargs(jobs)
+    assert run_dag(dag).errors == {}
+    rows = query(warehouse, "SELECT variant, model, count(*) FROM answers GROUP BY 1, 2 ORDER BY 1")
+    assert rows == [(model, f"offline-responder/{model}", 5) for model in MODELS]
+
+
+@pytest.mark.usefixtures("airflow_home")
+@pytest.mark.parametrize(
+    ("dicts", "message"),
+    [
+        ([{"model": "a"}, {"model": "b", "prompt": "c"}], "All dicts must have the same arguments"),
+        ([{"model": "a", "sql": "SELECT 1"}], "sql is given to partial as well"),
+        ([{"modle": "a"}], "has no argument 'modle'"),
+        ([], "Expected a list of dicts in the DAG file"),
+        ("model", "Expected a list of dicts in the DAG file"),
+    ],
+)
+def test_a_wrong_argument_of_expand_kwargs_is_an_error_while_the_dag_is_parsed(dicts: Any, message: str) -> None:
+    from airflow_provider_batch.task_groups import batch_job
+
+    with new_dag(), pytest.raises(InputError) as error:
+        batch_job.partial(**ARGUMENTS).expand_kwargs(dicts)
+    assert message in str(error.value)
+
+
+@pytest.mark.usefixtures("airflow_home")
+@pytest.mark.parametrize(
+    ("template", "accepted"),
+    [("{{ market }}", True), ("{{ ds }} {{ range(3) | list }} {{ team() }}", True), ("{{ markt }}", False)],
+)
+def test_a_misspelt_mapped_name_in_the_key_is_an_error_while_the_dag_is_parsed(template: str, accepted: bool) -> None:
+    from airflow.sdk import DAG, task
+
+    error = nullcontext() if accepted else pytest.raises(InputError, match="uses 'markt', but there are the mapped")
+    with DAG("markets", schedule=None, user_defined_macros={"team": str}), error:
+
+        @task.openai_batch(
+            custom_id="{{ row.id }}",
+            prompt="{{ row.id }}",
+            model="gpt-5-mini",
+            table="answers",
+            key={"market": template},
+        )
+        def label(market: str) -> list[dict[str, Any]]:
+            return [{"id": market}]
+
+        label.expand(market=["DE", "FR"])
 
 
 @pytest.mark.usefixtures("warehouse")
