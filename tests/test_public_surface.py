@@ -51,6 +51,7 @@ SURFACE = {
         "EvalGradeOperator",
         "EvalImportOperator",
         "EvalReportOperator",
+        "texts_to_embed",
     ],
     "airflow_provider_batch.presets": ["classify", "embed", "extract", "summarize", "translate"],
     "airflow_provider_batch.sensors.batch": ["BatchSensor"],

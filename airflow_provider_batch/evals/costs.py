@@ -19,7 +19,7 @@ COSTS = EvalTable(
     (
         Column("run", ColumnType.TEXT, key=True),
         Column("variant", ColumnType.TEXT, key=True),
-        # answers | judgements
+        # answers | judgements | embeddings
         Column("part", ColumnType.TEXT, key=True),
         # US dollars; NULL if a price is unknown
         Column("estimate_low_usd", ColumnType.FLOAT),

@@ -23,6 +23,7 @@ from airflow_provider_batch.core.formatting import format_count
 from airflow_provider_batch.evals.cases import Case
 from airflow_provider_batch.evals.compare import AnswerScore
 from airflow_provider_batch.evals.graders import JUDGED, Grade, wrong
+from airflow_provider_batch.evals.graders.embeddings import Vectors, text_id
 from airflow_provider_batch.evals.judging import Judgement, decide, total_cost
 from airflow_provider_batch.exceptions import InputError
 
@@ -128,6 +129,7 @@ def grade_answers(
     answers: Iterable[Answer],
     *,
     judgements: Mapping[AnswerKey, Sequence[Judgement]] | None,
+    vectors: Vectors | None = None,
     variants: Sequence[str] | None = None,
     earlier_grades: Mapping[AnswerKey, EarlierGrade] | None = None,
     into: GradedAnswers | None = None,
@@ -135,6 +137,7 @@ def grade_answers(
     """Grade every answer that has a case, one by one.
 
     :param judgements: the verdicts on each answer; None if there is no table of judgements.
+    :param vectors: the embeddings of texts; None if there is no table of embeddings.
     :param variants: the expected models. If one of them has no answers at all, every case counts as unanswered.
     :param earlier_grades: the grades that the run already has. An answer whose question has changed keeps its grade.
     :param into: where the graded answers are kept. Default: a new list.
@@ -147,6 +150,13 @@ def grade_answers(
             f"{judged_cases:,} {'case has' if judged_cases == 1 else 'cases have'} a grader by a judge "
             f"({', '.join(JUDGED)}), but no table with verdicts was given. Let a judge model grade the answers in a "
             "second batch job, and pass its results table as judgements=. Nothing was graded."
+        )
+    embedded_cases = sum(case.grader.needs_embeddings for case in cases)
+    if vectors is None and embedded_cases:
+        raise InputError(
+            f"{embedded_cases:,} {'case has' if embedded_cases == 1 else 'cases have'} the grader 'similar', but no "
+            "table with embeddings was given. Embed the texts of `texts_to_embed` in a batch job, and pass its results "
+            "table as embeddings=. Nothing was graded."
         )
     graded_answers: GradedAnswers = [] if into is None else into
     left_out_cases: set[str] = set()
@@ -163,7 +173,7 @@ def grade_answers(
         elif case is None:
             left_out_cases.add(answer.case_id)
         else:
-            graded_answers.append(_graded_answer(case, answer, *_grade(case, answer, verdicts)))
+            graded_answers.append(_graded_answer(case, answer, *_grade(case, answer, verdicts, vectors)))
     for variant in variants or ():
         if variant not in answered_variants:
             grade = (wrong("no answer of this model landed"), False)
@@ -201,16 +211,20 @@ def scores(graded_answers: Iterable[GradedAnswer]) -> dict[str, list[AnswerScore
 _Result = tuple[Grade, bool, Decimal | None]
 
 
-def _grade(case: Case, answer: Answer, judgements: Sequence[Judgement]) -> _Result:
+def _grade(case: Case, answer: Answer, judgements: Sequence[Judgement], vectors: Vectors | None) -> _Result:
     no_cost = Decimal(0)
     if not answer.came_from_model:
         return wrong(answer.outcome), False, no_cost
-    if answer.outcome != Outcome.SUCCEEDED or case.grader.judged is None:
+    if answer.outcome != Outcome.SUCCEEDED:
         return case.grader.grade(case, answer), True, no_cost
+    if any(text_id(text) not in (vectors or {}) for text in case.grader.texts_to_embed(case, answer)):
+        return wrong("there is no embedding of the answer or of an expected text"), False, total_cost(judgements)
+    if case.grader.judged is None:
+        return case.grader.grade(case, answer, vectors=vectors), True, no_cost
     verdict, problem = decide(judgements, case.grader.judged)
     if verdict is None:
         return wrong(problem), False, total_cost(judgements)
-    return case.grader.grade(case, answer, verdict), True, total_cost(judgements)
+    return case.grader.grade(case, answer, verdict, vectors), True, total_cost(judgements)
 
 
 def _graded_answer(

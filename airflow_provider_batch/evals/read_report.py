@@ -34,7 +34,7 @@ from airflow_provider_batch.evals.report import (
     VariantView,
 )
 from airflow_provider_batch.evals.tables import ALL_CASES, LABELS
-from airflow_provider_batch.exceptions import InputError
+from airflow_provider_batch.exceptions import AbsentTableError, InputError
 from airflow_provider_batch.warehouse.replaced_tables import ReplacedTables, Replacement
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class ReportTables(EvalQueries):
     :param cases_sql: as passed to the operators.
     :param answers: results table with the answers.
     :param judgements: results table with the verdicts, if there is one.
+    :param embeddings: results table with the embeddings of texts, if there is one.
     :param preferences: results table with the comparisons of pairs of answers, if there is one.
     :param prefix: start of the names of the tables that grading writes.
     """
@@ -59,10 +60,12 @@ class ReportTables(EvalQueries):
         answers: str,
         judgements: str | None,
         prefix: str,
+        embeddings: str | None = None,
         preferences: str | None = None,
     ) -> None:
         super().__init__(hook, cases_sql=cases_sql, answers=answers, prefix=prefix)
         self._judgements = judgements
+        self._embeddings = embeddings
         self._preferences = preferences
 
     def record_costs(self, run: str, landings: Iterable[Mapping[str, Any]]) -> None:
@@ -74,10 +77,15 @@ class ReportTables(EvalQueries):
         tables = ReplacedTables(self.hook, {costs: COSTS.columns})
         tables.prepare()
         jobs = {}
-        for part, table in (("answers", self._answers), ("judgements", self._judgements)):
-            if table is not None:
+        parts = (("answers", self._answers), ("judgements", self._judgements), ("embeddings", self._embeddings))
+        for part, table in parts:
+            if table is None:
+                continue
+            try:
                 for row in self.rows(f"SELECT DISTINCT variant, job_uid FROM {table} WHERE run = ?", run):
                     jobs[row["job_uid"]] = (row["variant"], part)
+            except AbsentTableError:
+                continue  # no job has written to it yet, because no case needed one
         rows = cost_rows(run, landings, jobs)
         tables.apply(Replacement(costs, {"run": run, "variant": row[1], "part": row[2]}, [row]) for row in rows)
 
@@ -131,6 +139,7 @@ class ReportTables(EvalQueries):
             has_judge=self._judgements is not None,
             agreements=self._agreements(),
             labels_table=self._prefix + LABELS.name,
+            compares_variants=self._preferences is not None,
             preferences=self._read_preferences(run),
             stub_answers=self._stub_answers(run),
         )

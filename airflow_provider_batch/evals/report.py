@@ -257,6 +257,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     agreements: list[Agreement]
     #: the table with what people say of answers
     labels_table: str
+    #: whether the report compares variants with each other rather than with earlier runs
+    compares_variants: bool
     #: which of two models a judge prefers, for each pair that it compared
     preferences: list[Preference]
     #: number of answers of this run that no model wrote, because they come from the stub of the local batch server
@@ -265,6 +267,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def headline(self) -> str:
         """The verdict for the whole run, as a sentence or two."""
+        if self.compares_variants:
+            return " ".join((self._most_accurate, *map(_preferred, self.preferences)))
         if not any(variant.comparison for variant in self.variants):
             return "No run has been accepted yet to compare with."
         regressed = [variant.name for variant in self.variants if variant.verdict in ("regressed", "mixed")]
@@ -273,10 +277,26 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         return f"{worse} {', '.join(improved)} got better." if improved else worse
 
     @property
+    def _most_accurate(self) -> str:
+        shares = {variant.name: variant.accuracy.share for variant in self.variants if variant.accuracy}
+        best = [name for name, share in shares.items() if share == max(shares.values())]
+        if len(best) == 1:
+            return f"{best[0]} has the highest accuracy."
+        return f"{', '.join(best)} have the same accuracy." if best else "No case was answered."
+
+    @property
     def css_class(self) -> str:
         """CSS class of the verdict for the whole run."""
         classes = {variant.css_class for variant in self.variants}
         return next(name for name in ("bad", "good", "unsure") if name in classes)
+
+
+def _preferred(preference: Preference) -> str:
+    pair = f"{preference.variant} and {preference.other}"
+    if preference.p_value > MAX_P:
+        return f"Of {pair}, the judge prefers neither beyond chance."
+    winner = preference.variant if preference.wins > preference.losses else preference.other
+    return f"Of {pair}, the judge prefers {winner}."
 
 
 class _Plot(msgspec.Struct, frozen=True):
@@ -284,6 +304,9 @@ class _Plot(msgspec.Struct, frozen=True):
     caption: str
     svg: Markup
 
+
+#: up to this p-value, a preference of the judge is more than chance explains
+MAX_P = 0.05
 
 VERDICTS = {
     "no_history": "No history yet",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -92,6 +94,18 @@ class EvalStore:
                     )
                 )
         return judgements
+
+    def vectors(self, table: str, run: str) -> dict[str, array[float]]:
+        """Return the embeddings of a run by the ids of their texts, as 32-bit floats.
+
+        :raises InputError: if the table does not exist.
+        """
+        vectors = {}
+        with _require_table(table, "embeddings"):
+            for text_id, output in self._rows(table, ("custom_id", "output"), {"run": run, "outcome": "succeeded"}):
+                values = json.loads(output) if isinstance(output, str) else output
+                vectors[str(text_id)] = array("f", values)
+        return vectors
 
     def earlier_grades(self, run: str, cases: Iterable[Case]) -> dict[AnswerKey, EarlierGrade]:
         """Return the grades that a run already has for questions other than those of the cases.

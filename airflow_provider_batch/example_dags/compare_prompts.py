@@ -7,12 +7,18 @@ each order, because judges tend to favour what they read first. The report shows
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from airflow.sdk import DAG, Asset, Param, task, task_group
 from pydantic import BaseModel, Field
 
-from airflow_provider_batch.operators.evals import EvalCasesOperator, EvalGradeOperator, EvalReportOperator
+from airflow_provider_batch.operators.evals import (
+    EvalCasesOperator,
+    EvalGradeOperator,
+    EvalReportOperator,
+    texts_to_embed,
+)
 from airflow_provider_batch.task_groups import batch_job
 
 NAME: dict[str, Any] = {"type": "string", "pattern": r"^[\w.:/-]+$"}
@@ -54,9 +60,15 @@ with DAG(
                 "required": ["name", "model", "system", "body"],
                 "additionalProperties": False,
             },
-            title="Variants", description="name, model, system prompt and parameters of the request, for each variant",
+            title="Variants",
+            description="A JSON list with an object for each variant: a name of your choice, the model, the system "
+            "prompt (empty for none), and in body parameters of the request, such as reasoning_effort",
         ),
-        "judge": Param("gpt-5-mini", **NAME, title="Judge", description="Model that compares the answers"),
+        "judge": Param(
+            "gpt-5-mini", **NAME,
+            title="Judge",
+            description="Model that compares the answers, and grades the cases that no rule can grade",
+        ),
         "max_cost_usd": Param(
             5, type="number", exclusiveMinimum=0,
             title="Ceiling", description="US dollars for the whole run: all variants, and the judge",
@@ -105,7 +117,24 @@ with DAG(
             outlets=Asset("eval_judgements"),
             columns=["verdict", "score", "reason"],
         )
-        answers >> judgements
+
+        @task.openai_batch(
+            custom_id="{{ row.id }}",
+            key=common["key"],
+            max_run_cost_usd=dag.param("max_cost_usd"),
+            endpoint="/v1/embeddings",
+            model="text-embedding-3-small",
+            prompt="{{ row.text }}",
+            on_empty="skip",
+            reuse_from="eval_embeddings",
+            table="eval_embeddings",
+            outlets=Asset("eval_embeddings"),
+        )
+        def embed(run: str, variant: str) -> Iterator[dict[str, str]]:
+            """Embed answers and expected texts for the cases with the grader `similar`, if there are any."""
+            return texts_to_embed(run, variant)
+
+        answers >> [judgements, embed("{{ run_id }}", name)]
         return judgements
 
     compare_answers = batch_job.override(group_id="compare_answers")(
@@ -122,8 +151,16 @@ with DAG(
         outlets=Asset("eval_preferences"),
         columns=["preference", "reason"],
     )
-    grade = EvalGradeOperator(task_id="grade", judgements="eval_judgements", outlets=[Asset("eval_summaries")])
-    report = EvalReportOperator(task_id="report", judgements="eval_judgements", preferences="eval_preferences")
+    grade = EvalGradeOperator(
+        task_id="grade",
+        judgements="eval_judgements",
+        embeddings="eval_embeddings",
+        outlets=[Asset("eval_summaries")],
+        trigger_rule="none_failed_min_one_success",  # without a case that needs embeddings, they are skipped
+    )
+    report = EvalReportOperator(
+        task_id="report", judgements="eval_judgements", embeddings="eval_embeddings", preferences="eval_preferences"
+    )
     names = variants()  # type: ignore[call-arg,misc]  # Airflow passes `params`
     cases >> names
     evaluate.expand_kwargs(names) >> compare_answers >> grade >> report

@@ -7,6 +7,7 @@ UTC. Grading is free: to grade a run again, for example after fixing a case, cle
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
@@ -19,6 +20,7 @@ from airflow_provider_batch.operators.evals import (
     EvalGateOperator,
     EvalGradeOperator,
     EvalReportOperator,
+    texts_to_embed,
 )
 from airflow_provider_batch.task_groups import batch_job
 
@@ -55,13 +57,18 @@ with DAG(
         "judges": Param(
             ["gpt-5-mini"], type="array", items=MODEL, minItems=1, maxItems=5, uniqueItems=True,
             title="Judges",
-            description="Models that judge answers to cases with the grader judge, llm-rubric or factuality",
+            description="Models that judge the cases with the grader judge, llm-rubric or factuality; the majority of "
+            "their verdicts decides",
         ),
         "verdicts": Param(
             1, type="integer", minimum=1, maximum=9,
             title="Verdicts of each judge",
-            description="How often each judge judges an answer; the majority of all verdicts decides. Each verdict is "
-            "paid for once, and kept as long as the answer stays the same",
+            description="How often each judge judges an answer. Each verdict is paid for once, and kept as long as the "
+            "answer stays the same",
+        ),
+        "embedding_model": Param(
+            "text-embedding-3-small", **MODEL,
+            title="Embedding model", description="Model for cases with the grader similar; unused without them",
         ),
         "repeats": Param(
             1, type="integer", minimum=1, maximum=20,
@@ -124,7 +131,27 @@ with DAG(
             columns=["verdict", "score", "reason"],
             deadline="{{ dag_run.start_date + macros.timedelta(hours=4, minutes=15) }}",
         )
-        answers >> judgements
+
+        @task.openai_batch(
+            custom_id="{{ row.id }}",
+            key=common["key"],
+            max_run_cost_usd=dag.param("max_cost_usd"),
+            at_deadline="sync",
+            max_failure_rate=1.0,
+            endpoint="/v1/embeddings",
+            model=dag.param("embedding_model"),
+            prompt="{{ row.text }}",
+            on_empty="skip",
+            reuse_from="eval_embeddings",  # each text is paid for once
+            table="eval_embeddings",
+            outlets=Asset("eval_embeddings"),
+            deadline="{{ dag_run.start_date + macros.timedelta(hours=4, minutes=15) }}",
+        )
+        def embed(run: str, variant: str) -> Iterator[dict[str, str]]:
+            """Embed answers and expected texts for the cases with the grader `similar`, if there are any."""
+            return texts_to_embed(run, variant)
+
+        answers >> [judgements, embed("{{ run_id }}", model)]
         return judgements
 
     model_names = models()  # type: ignore[call-arg,misc]  # Airflow passes `params`
@@ -132,11 +159,12 @@ with DAG(
     grade = EvalGradeOperator(
         task_id="grade",
         judgements="eval_judgements",
+        embeddings="eval_embeddings",
         variants=dag.param("models"),  # type: ignore[arg-type]  # Airflow passes the value
         alpha=dag.param("alpha"),  # type: ignore[arg-type]  # Airflow passes the value
         outlets=[Asset("eval_summaries")],
         trigger_rule="all_done_min_one_success",  # a model that failed does not keep the others from being graded
     )
-    report = EvalReportOperator(task_id="report", judgements="eval_judgements")
+    report = EvalReportOperator(task_id="report", judgements="eval_judgements", embeddings="eval_embeddings")
     gate = EvalGateOperator(task_id="gate", action=dag.param("gate"))  # type: ignore[arg-type]  # Airflow passes the value
     evaluate.expand(model=model_names) >> grade >> report >> gate >> EvalAcceptOperator(task_id="accept")

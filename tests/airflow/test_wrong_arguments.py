@@ -252,7 +252,16 @@ ACCEPTED |= {
     **{f"{task_id}.prefix": OPTIONAL_TEXT for task_id in ("grade", "gate", "accept", "report")},
     **{f"{task_id}.warehouse_conn_id": CONN_ID for task_id in ("cases", "grade", "gate", "accept", "report")},
     **dict.fromkeys(
-        ("grade.judgements", "report.judgements", "report.preferences", "report.title", "accept.note"), OPTIONAL_TEXT
+        (
+            "grade.judgements",
+            "grade.embeddings",
+            "report.judgements",
+            "report.embeddings",
+            "report.preferences",
+            "report.title",
+            "accept.note",
+        ),
+        OPTIONAL_TEXT,
     ),
     **dict.fromkeys(("grade.variants", "accept.variants"), VARIANTS),
     **dict.fromkeys(("cases.grader_modules", "grade.grader_modules"), MODULES),

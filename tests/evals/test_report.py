@@ -42,13 +42,19 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Repor
         landings: Any = (),
         edit: str = "",
         judgements: str | None = None,
+        preferences: str | None = None,
         **nights: Any,
     ) -> Report:
         runs = write_nights(path, models, **nights)
         with closing(sqlite3.connect(path)) as connection:
             connection.executescript(edit)
         tables = ReportTables(
-            sql_hook("warehouse"), cases_sql=CASES_SQL, answers="eval_answers", judgements=judgements, prefix="eval_"
+            sql_hook("warehouse"),
+            cases_sql=CASES_SQL,
+            answers="eval_answers",
+            judgements=judgements,
+            preferences=preferences,
+            prefix="eval_",
         )
         tables.record_costs(runs[night], landings)
         return tables.read(runs[night], "nightly_eval")
@@ -195,6 +201,31 @@ def test_repeats_show_how_often_a_case_is_right_at_all_and_most_of_the_time(read
 
 def test_without_repeats_a_case_is_right_or_not(read: Callable[..., Report]) -> None:
     assert "at least once" not in render(read({"a": steady(0.9)}, cases=20))
+
+
+PREFERENCES = """
+CREATE TABLE eval_preferences (run, case_id, first_variant, second_variant, preference, outcome);
+"""
+
+
+def test_a_comparison_of_variants_begins_with_what_the_judge_prefers(read: Callable[..., Report]) -> None:
+    edit = PREFERENCES + "".join(
+        "INSERT INTO eval_preferences "
+        f"SELECT MAX(run), 'c{number:03}', '{first}', '{second}', '{preference}', 'succeeded' FROM eval_grades;"
+        for number in range(8)
+        for first, second, preference in (("a", "b", "second"), ("b", "a", "first"))
+    )
+    report = read({"a": steady(0.9), "b": steady(0.5)}, cases=20, nights=1, preferences="eval_preferences", edit=edit)
+    assert report.headline == "a has the highest accuracy. Of a and b, the judge prefers b."
+    page = render(report)
+    order = [page.index(f"<h2>{title}") for title in ("Which answer", "Models side", "Accuracy per", "What is wrong")]
+    assert order == sorted(order)
+    assert "accepted run to compare" not in page
+
+
+def test_a_comparison_without_a_judged_pair_says_so(read: Callable[..., Report]) -> None:
+    report = read({"a": steady(1), "b": steady(1)}, nights=1, preferences="eval_preferences", edit=PREFERENCES)
+    assert "No two answers to a case were judged in both orders." in render(report)
 
 
 JUDGE_TABLES = """

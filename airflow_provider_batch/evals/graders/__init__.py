@@ -23,6 +23,7 @@ The column `grader` of the cases names the grader of each case:
 | `json-schema` | it is JSON that is valid against the expected JSON Schema |
 | `levenshtein:0.8` | its similarity to the expected text is at least 0.8: 1 minus the share of characters to edit |
 | `token-f1:0.5` | the F1 score of its words and the expected words is at least 0.5, after the steps of `normalised` |
+| `similar:0.8` | the cosine similarity of its embedding and that of an expected text is at least 0.8 |
 | `max-cost:0.01` | it cost at most this many US dollars |
 | `max-tokens:200` | it has at most this many output tokens |
 | `refusal` | it was refused, or begins with a refusal in English words |
@@ -51,7 +52,11 @@ has a threshold, if the score reaches the threshold.
 most one of them, which reads the expected value of the case. Several judges, or several verdicts of one, decide by
 majority, and their median is the score of `llm-rubric`.
 
-**Scores.** Most graders give 1 to a right answer and 0 to a wrong one. `levenshtein` and `token-f1` give the
+**Embeddings** of answers and expected texts are in another table as well. `similar` takes the most similar of several
+expected texts, reads the first 6,000 characters of each text, and counts a negative similarity as 0. Which minimum is
+right depends on the model: look at the similarities of some answers first.
+
+**Scores.** Most graders give 1 to a right answer and 0 to a wrong one. `levenshtein`, `token-f1` and `similar` give the
 similarity, a judge with a rubric and a function may give any score. The accuracy of a run is the mean of all scores, so
 an answer with the score 0.5 adds one half. The number of right answers counts the answers that passed, whatever their
 score is. The test for regressions compares scores; what broke or was fixed between runs counts the answers that passed.

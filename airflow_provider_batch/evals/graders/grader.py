@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
 
+from airflow_provider_batch.evals.graders.embeddings import Vectors, texts_of
+from airflow_provider_batch.evals.graders.kinds import SIMILAR
 from airflow_provider_batch.evals.graders.single import SingleGrader, parse_single
 from airflow_provider_batch.evals.graders.subject import Grade, GradedCase, LandedAnswer
 from airflow_provider_batch.exceptions import InputError
@@ -45,14 +47,32 @@ class Grader(msgspec.Struct, frozen=True):
         """The grader for which another model has to judge the answer, if there is one."""
         return next((element.grader for element in self.elements if element.grader.is_judge), None)
 
-    def grade(self, case: GradedCase, answer: LandedAnswer, verdict: Grade | None = None) -> Grade:
+    @property
+    def needs_embeddings(self) -> bool:
+        """Whether a grader compares embeddings."""
+        return any(element.grader.kind == SIMILAR for element in self.elements)
+
+    def texts_to_embed(self, case: GradedCase, answer: LandedAnswer) -> Iterator[str]:
+        """Yield the texts whose embeddings are needed to grade an answer."""
+        for element in self.elements:
+            if element.grader.kind == SIMILAR:
+                yield from texts_of(answer.output or "", self._expected(element, case) or "")
+
+    def grade(
+        self,
+        case: GradedCase,
+        answer: LandedAnswer,
+        verdict: Grade | None = None,
+        vectors: Vectors | None = None,
+    ) -> Grade:
         """Grade an answer that the model gave, whether it is usable or not.
 
         The score is the weighted mean of all graders' scores.
 
         :param verdict: the grade by a judge. Needed if a grader is `judged` and the answer is usable.
+        :param vectors: embeddings, at least those of `texts_to_embed`. Needed if a usable answer `needs_embeddings`.
         """
-        grades = [self._grade_element(element, case, answer, verdict) for element in self.elements]
+        grades = [self._grade_element(element, case, answer, verdict, vectors) for element in self.elements]
         if len(grades) == 1 and self.threshold is None:
             return grades[0]
         weights = [element.weight for element in self.elements]
@@ -63,11 +83,21 @@ class Grader(msgspec.Struct, frozen=True):
         )
         return Grade(score, passed, self._reason(grades, score))
 
-    def _grade_element(self, element: Element, case: GradedCase, answer: LandedAnswer, verdict: Grade | None) -> Grade:
+    def _grade_element(
+        self,
+        element: Element,
+        case: GradedCase,
+        answer: LandedAnswer,
+        verdict: Grade | None,
+        vectors: Vectors | None,
+    ) -> Grade:
         if element.grader.is_judge and verdict is not None:
             return verdict
-        expected = case.expected if element.expected is None else element.expected
-        return element.grader.grade(case, answer, expected)
+        return element.grader.grade(case, answer, self._expected(element, case), vectors)
+
+    @staticmethod
+    def _expected(element: Element, case: GradedCase) -> str | None:
+        return case.expected if element.expected is None else element.expected
 
     def _reason(self, grades: Sequence[Grade], score: float) -> str:
         failures = [

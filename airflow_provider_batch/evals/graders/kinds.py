@@ -5,9 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from airflow_provider_batch.evals.graders import expressions, functions, json_values, limits, numbers, similarity, texts
+from airflow_provider_batch.evals.graders import (
+    embeddings,
+    expressions,
+    functions,
+    json_values,
+    limits,
+    numbers,
+    similarity,
+    texts,
+)
 from airflow_provider_batch.evals.graders.subject import Grade, Subject
 from airflow_provider_batch.exceptions import InputError
+
+#: the grader that compares embeddings
+SIMILAR = "similar"
 
 #: the grader that calls a function
 PYTHON = "python"
@@ -35,6 +47,10 @@ def _check_comparison(argument: str) -> None:
 
 def _check_levenshtein(argument: str) -> None:
     limits.parse_share("levenshtein", argument)
+
+
+def _check_similar(argument: str) -> None:
+    limits.parse_share(SIMILAR, argument)
 
 
 def _check_token_f1(argument: str) -> None:
@@ -75,6 +91,7 @@ KINDS: dict[str, Kind] = {
         check_expected=lambda *_: similarity.load_rapidfuzz(),
     ),
     "token-f1": Kind(similarity.token_f1, check_argument=_check_token_f1),
+    SIMILAR: Kind(embeddings.similar, check_argument=_check_similar, check_expected=texts.require_texts),
     "max-cost": Kind(limits.max_cost, check_argument=limits.parse_cost, needs_expected=False, needs_text=False),
     "max-tokens": Kind(limits.max_tokens, check_argument=limits.parse_tokens, needs_expected=False, needs_text=False),
     "refusal": Kind(limits.refusal, needs_expected=False, needs_text=False),

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from airflow_provider_batch.core.answers.outcome import Outcome
+from airflow_provider_batch.evals.graders.embeddings import Vectors
 from airflow_provider_batch.evals.graders.functions import check_function
 from airflow_provider_batch.evals.graders.kinds import KINDS, PYTHON
 from airflow_provider_batch.evals.graders.subject import (
@@ -72,18 +73,21 @@ class SingleGrader(msgspec.Struct, frozen=True):
         """
         return JUDGED[self.kind].read(self.argument, verdict, score)
 
-    def grade(self, case: GradedCase, answer: LandedAnswer, expected: str | None) -> Grade:
+    def grade(
+        self, case: GradedCase, answer: LandedAnswer, expected: str | None, vectors: Vectors | None = None
+    ) -> Grade:
         """Grade an answer. Not for a grader by a judge, whose verdicts come from a table.
 
         An unusable answer, such as one that was cut off, is wrong even for a negated grader, if the grader needs text.
 
+        :param vectors: the embeddings of texts. Needed for `similar` if the answer is usable.
         :raises InputError: if the function of the grader `python` fails.
         """
         kind = KINDS.get(self.kind)
         if kind is None or (kind.needs_text and answer.outcome != Outcome.SUCCEEDED):
             return wrong(answer.outcome)
         try:
-            grade = kind.grade(self.argument, Subject(case, answer, expected or ""))
+            grade = kind.grade(self.argument, Subject(case, answer, expected or "", vectors))
         except UndecidableError as error:
             return wrong(str(error))
         except RecursionError:

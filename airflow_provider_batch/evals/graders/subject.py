@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import NamedTuple, Protocol
 
@@ -60,6 +62,8 @@ class Subject(NamedTuple):
     answer: LandedAnswer
     #: the expected value of the grader, or else of the case
     expected: str
+    #: the embeddings of texts, by their id; None if no grader needs them
+    vectors: Mapping[str, array[float]] | None = None
 
     @property
     def text(self) -> str:

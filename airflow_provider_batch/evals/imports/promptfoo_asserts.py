@@ -120,6 +120,10 @@ def _map(base: str, value: Any, threshold: Any) -> tuple[str, str | None]:
         has_minimum = base == "llm-rubric" and threshold is not None
         minimum = f":{_require_number(base, threshold)}" if has_minimum else ""
         return f"{_JUDGED[base]}{minimum}", _require_text(base, value)
+    if base in ("similar", "similar:cosine"):
+        minimum = "0.75" if threshold is None else _require_number(base, threshold)
+        texts = [_require_text(base, item) for item in (value if isinstance(value, list) else [value])]
+        return f"similar:{minimum}", texts[0] if len(texts) == 1 else json.dumps(texts, ensure_ascii=False)
     if base == "is-refusal":
         return "refusal", None
     if base == "cost":

@@ -1,5 +1,6 @@
-"""The operators of evals. DAGs import them from here."""
+"""The operators of evals, and `texts_to_embed`. DAGs import them from here."""
 
+from airflow_provider_batch.operators.evals.embeddings import texts_to_embed
 from airflow_provider_batch.operators.evals.gate import EvalGateOperator
 from airflow_provider_batch.operators.evals.grade import EvalAcceptOperator, EvalCasesOperator, EvalGradeOperator
 from airflow_provider_batch.operators.evals.import_cases import EvalImportOperator
@@ -12,4 +13,5 @@ __all__ = [
     "EvalGradeOperator",
     "EvalImportOperator",
     "EvalReportOperator",
+    "texts_to_embed",
 ]

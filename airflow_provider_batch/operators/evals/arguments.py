@@ -51,6 +51,7 @@ _PARSERS: Mapping[str, Callable[[str, Any], Any]] = {
     "cases_sql": require_text,
     "answers": require_text,
     "judgements": parse_text,
+    "embeddings": parse_text,
     "preferences": parse_text,
     "run": require_text,
     "title": _parse_words,

@@ -108,6 +108,8 @@ class EvalGradeOperator(CheckedMapping, BaseOperator):
     :param judgements: results table with the verdicts of one judge or several, whose majority decides. It has the same
         key and carried columns, plus `verdict`, `score` and `reason`. Needed if a case has the grader `judge`,
         `llm-rubric` or `factuality`.
+    :param embeddings: results table with the embeddings of the texts of `texts_to_embed`. Its key columns are `run` and
+        the custom_id. Needed if a case has the grader `similar`.
     :param run: id of the run to grade.
     :param variants: the expected models. If nothing landed for one of them, all its cases count as unanswered. Without
         this argument, such a model would go unnoticed.
@@ -126,6 +128,7 @@ class EvalGradeOperator(CheckedMapping, BaseOperator):
         "cases_sql",
         "answers",
         "judgements",
+        "embeddings",
         "run",
         "variants",
         "alpha",
@@ -143,6 +146,7 @@ class EvalGradeOperator(CheckedMapping, BaseOperator):
         cases_sql: str = CASES_SQL,
         answers: str = "eval_answers",
         judgements: str | None = None,
+        embeddings: str | None = None,
         run: str = "{{ run_id }}",
         variants: Sequence[str] | str | None = None,
         grader_modules: Sequence[str] | str | None = None,
@@ -156,6 +160,7 @@ class EvalGradeOperator(CheckedMapping, BaseOperator):
         self.cases_sql = cases_sql
         self.answers = answers
         self.judgements = judgements
+        self.embeddings = embeddings
         self.run = run
         self.variants: Any = variants
         self.grader_modules = parse_names("grader_modules", grader_modules)
@@ -180,10 +185,14 @@ class EvalGradeOperator(CheckedMapping, BaseOperator):
         judgements = None
         if self.judgements and any(case.grader.judged for case in cases):
             judgements = store.judgements(self.judgements, self.run)
+        vectors = None
+        if self.embeddings and any(case.grader.needs_embeddings for case in cases):
+            vectors = store.vectors(self.embeddings, self.run)
         grading = grade_answers(
             cases,
             store.answers(self.answers, self.run),
             judgements=judgements,
+            vectors=vectors,
             variants=self.variants,
             earlier_grades=store.earlier_grades(self.run, cases),
             into=graded_answers,

@@ -42,6 +42,7 @@ class EvalReportOperator(CheckedMapping, BaseOperator):
     :param cases_sql: as passed to EvalGradeOperator.
     :param answers: results table with the answers.
     :param judgements: results table with the verdicts of the judges, if there are any.
+    :param embeddings: results table with the embeddings of texts, if there is one, for the costs.
     :param preferences: results table with the comparisons of pairs of answers by a judge, if there is one. Its key
         columns are `run` and the custom_id; it carries `case_id`, `first_variant` and `second_variant`, and
         `preference` is `first`, `second` or `tie`. Every pair is there in both orders.
@@ -56,6 +57,7 @@ class EvalReportOperator(CheckedMapping, BaseOperator):
         "cases_sql",
         "answers",
         "judgements",
+        "embeddings",
         "preferences",
         "prefix",
         "warehouse_conn_id",
@@ -74,6 +76,7 @@ class EvalReportOperator(CheckedMapping, BaseOperator):
         cases_sql: str = CASES_SQL,
         answers: str = "eval_answers",
         judgements: str | None = None,
+        embeddings: str | None = None,
         preferences: str | None = None,
         prefix: str = "eval_",
         warehouse_conn_id: str = "warehouse",
@@ -85,6 +88,7 @@ class EvalReportOperator(CheckedMapping, BaseOperator):
         self.cases_sql = cases_sql
         self.answers = answers
         self.judgements = judgements
+        self.embeddings = embeddings
         self.preferences = preferences
         self.prefix = prefix
         self.warehouse_conn_id = warehouse_conn_id
@@ -102,6 +106,7 @@ class EvalReportOperator(CheckedMapping, BaseOperator):
             cases_sql=self.cases_sql,
             answers=self.answers,
             judgements=self.judgements,
+            embeddings=self.embeddings,
             preferences=self.preferences,
             prefix=self.prefix,
         )

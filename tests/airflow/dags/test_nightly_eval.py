@@ -98,6 +98,40 @@ def test_several_judges_judge_each_answer(night: Callable[..., DagRunResult], wa
     assert "No person has judged an answer yet" in page_of(result)
 
 
+SIMILAR_CASES = [
+    ("similar", "Say hello.", '["Offline responder: no model was called", "Hello!"]', "similar:0.3", ""),
+    ("different", "Say hello.", "A quick brown fox", "similar:0.3", ""),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.usefixtures("server")
+def test_answers_and_expected_texts_are_embedded_once_for_the_cases_that_compare_them(
+    run_example: Callable[..., DagRunResult], warehouse_of: Callable[..., Warehouse], kind: str
+) -> None:
+    def seed_similar(path: Path) -> None:
+        seed(path)
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.executemany("INSERT INTO eval_cases VALUES (?, ?, ?, ?, ?)", SIMILAR_CASES)
+
+    warehouse = warehouse_of(kind, seed_similar)
+    first = run_example("nightly_eval", models=["gpt-5-mini"])
+    assert first.state == "success", first.errors
+    # Both cases have the same answer, so it is one of the four texts.
+    assert warehouse.execute("SELECT COUNT(*), MIN(attempt) FROM eval_embeddings") == [(4, 1)]
+    assert warehouse.execute(
+        "SELECT case_id, passed FROM eval_grades WHERE case_id IN ('similar', 'different') ORDER BY case_id"
+    ) == [("different", 0), ("similar", 1)]
+    assert warehouse.execute("SELECT part FROM eval_costs ORDER BY part") == [
+        ("answers",),
+        ("embeddings",),
+        ("judgements",),
+    ]
+    if kind == "sqlite":
+        assert run_example("nightly_eval", models=["gpt-5-mini"]).state == "success"
+        assert warehouse.execute("SELECT COUNT(*), SUM(attempt) FROM eval_embeddings") == [(8, 4)]
+
+
 RUBRIC_CASES = [
     ("fact", "Say a fact.", "a fact", '["factuality", {"grader": "is-json", "weight": 2}]', ""),
     ("rubric", "Write a poem.", "It rhymes.", "llm-rubric:0.7", ""),

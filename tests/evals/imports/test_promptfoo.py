@@ -102,6 +102,22 @@ def test_a_set_of_assertions_has_the_weight_that_it_says(write: Write) -> None:
     assert [grader.get("weight", 1) for grader in json.loads(case.grader)] == [0.5, 1.5, 1]
 
 
+@pytest.mark.parametrize(
+    ("assertion", "expected", "grader"),
+    [
+        ("{type: similar, value: a}", "a", "similar:0.75"),
+        ("{type: similar, value: [a, b], threshold: 0.9}", '["a", "b"]', "similar:0.9"),
+        ("{type: not-similar, value: a, threshold: 0.5}", "a", "not-similar:0.5"),
+        ("{type: llm-rubric, value: a, threshold: 0.7}", "a", "llm-rubric:0.7"),
+        ("{type: model-graded-closedqa, value: a}", "a", "llm-rubric"),
+        ("{type: factuality, value: a}", "a", "factuality"),
+    ],
+)
+def test_assertions_by_a_model_have_counterparts(write: Write, assertion: str, expected: str, grader: str) -> None:
+    case = case_of(write, f"[{assertion}]")
+    assert (case.expected, case.grader) == (expected, grader)
+
+
 def test_a_judge_beside_other_graders_reads_the_expected_value_of_the_case(write: Write) -> None:
     case = case_of(write, "[{type: icontains, value: a}, {type: llm-rubric, value: 'Is it polite?'}]")
     assert case.expected == "Is it polite?"
