@@ -125,7 +125,6 @@ with DAG(
             endpoint="/v1/embeddings",
             model="text-embedding-3-small",
             prompt="{{ row.text }}",
-            on_empty="skip",
             reuse_from="eval_embeddings",
             table="eval_embeddings",
             outlets=Asset("eval_embeddings"),
@@ -134,7 +133,8 @@ with DAG(
             """Embed answers and expected texts for the cases with the grader `similar`, if there are any."""
             return texts_to_embed(run, variant)
 
-        answers >> [judgements, embed("{{ run_id }}", name)]
+        # Grading follows the judge, so the embeddings come before it. Without rows, a job sends nothing.
+        answers >> embed("{{ run_id }}", name) >> judgements
         return judgements
 
     compare_answers = batch_job.override(group_id="compare_answers")(
@@ -156,7 +156,6 @@ with DAG(
         judgements="eval_judgements",
         embeddings="eval_embeddings",
         outlets=[Asset("eval_summaries")],
-        trigger_rule="none_failed_min_one_success",  # without a case that needs embeddings, they are skipped
     )
     report = EvalReportOperator(
         task_id="report", judgements="eval_judgements", embeddings="eval_embeddings", preferences="eval_preferences"

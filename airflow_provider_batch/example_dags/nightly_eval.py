@@ -141,17 +141,17 @@ with DAG(
             endpoint="/v1/embeddings",
             model=dag.param("embedding_model"),
             prompt="{{ row.text }}",
-            on_empty="skip",
             reuse_from="eval_embeddings",  # each text is paid for once
             table="eval_embeddings",
             outlets=Asset("eval_embeddings"),
-            deadline="{{ dag_run.start_date + macros.timedelta(hours=4, minutes=15) }}",
+            deadline="{{ dag_run.start_date + macros.timedelta(hours=3, minutes=15) }}",
         )
         def embed(run: str, variant: str) -> Iterator[dict[str, str]]:
             """Embed answers and expected texts for the cases with the grader `similar`, if there are any."""
             return texts_to_embed(run, variant)
 
-        answers >> [judgements, embed("{{ run_id }}", model)]
+        # Grading follows the judge, so the embeddings come before it. Without rows, a job sends nothing.
+        answers >> embed("{{ run_id }}", model) >> judgements
         return judgements
 
     model_names = models()  # type: ignore[call-arg,misc]  # Airflow passes `params`
