@@ -596,7 +596,7 @@ class Runner:
         else:
             self.ledger.add(Created(shard.name, step.number, batch.id, self._clock()))
             self.log.info("%s: created batch %s with %s", shard.name, batch.id, format_count(shard.requests, "request"))
-            if any(
+            if lifecycle_steps.may_be_superseded(claimed_at, self._clock()) and any(
                 submission.number == step.number
                 for submission in self.ledger.state().shards[shard.name].superseded_submissions
             ):

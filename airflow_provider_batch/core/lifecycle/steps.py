@@ -225,3 +225,12 @@ def claim_is_stale(claimed_at: datetime, now: datetime) -> bool:
     stale after a quarter of `LOOK_UP_AFTER`. The rest is enough for the creation, which takes at most a minute.
     """
     return now - claimed_at > LOOK_UP_AFTER / 4
+
+
+def may_be_superseded(claimed_at: datetime, now: datetime) -> bool:
+    """Return whether another worker may have considered a creation lost that was confirmed only now.
+
+    Nobody looks it up before `LOOK_UP_AFTER`. Half of that leaves room for clocks that differ. A batch that was
+    superseded all the same is found when the job continues.
+    """
+    return now - claimed_at > LOOK_UP_AFTER / 2
