@@ -53,6 +53,7 @@ from airflow_provider_batch.worker.airflow_arguments import argument_of, operato
 from airflow_provider_batch.worker.airflow_errors import airflow_failures
 from airflow_provider_batch.worker.checked_arguments import CheckedMapping, check_arguments
 from airflow_provider_batch.worker.mapped_names import NamedByMapping
+from airflow_provider_batch.worker.metrics import JobMetrics
 from airflow_provider_batch.worker.open_job import open_job
 from airflow_provider_batch.worker.remote_files import delete_remote_files
 
@@ -229,6 +230,7 @@ class BatchResultsOperator(CheckedMapping, NamedByMapping, BaseOperator):
         self.table, self.key = parse_table_name("table", self.table), parse_mapping("key", self.key)
         self.results_file = parse_results_file("results_file", self.results_file)
         self._ledger = ledger = open_job(self.job)
+        ledger.on_record = JobMetrics(ledger)
         BatchJobLink.persist(context, ledger.folder.uri)
         manifest = ledger.manifest
         try:

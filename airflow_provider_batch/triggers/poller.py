@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
+from airflow_provider_batch.core.lifecycle.metrics import Kind
 from airflow_provider_batch.core.provider.batch import BatchView
 from airflow_provider_batch.triggers.clients import shared_client
 from airflow_provider_batch.triggers.list_trust import list_trust
@@ -31,6 +32,7 @@ from airflow_provider_batch.triggers.pace import (
     seconds_until_next_read,
 )
 from airflow_provider_batch.triggers.reading import PollResult, Reader, ReadFailure, Refusal
+from airflow_provider_batch.worker.metrics import send
 
 #: maximum seconds until a poller restarts after a crash
 MAX_CRASH_PAUSE = 30.0
@@ -107,7 +109,7 @@ class Watch:
 class _Batch:
     """A batch that at least one trigger waits for."""
 
-    __slots__ = ("due", "failures", "has_ended", "id", "interval", "is_in_sweep", "watches")
+    __slots__ = ("created_at", "due", "failures", "has_ended", "id", "interval", "is_in_sweep", "watches")
 
     def __init__(self, batch_id: str, due: float) -> None:
         self.id = batch_id
@@ -116,6 +118,8 @@ class _Batch:
         self.is_in_sweep = False
         #: whether it has ended, so that it need not be read again
         self.has_ended = False
+        #: when the provider created it, in Unix seconds; 0 if unknown
+        self.created_at = 0
         #: consecutive reads that failed for a transient reason
         self.failures = 0
         self.interval = 0.0
@@ -164,6 +168,7 @@ class Poller:
                 self._trust.forget(batch_id)
         if self._watches:
             return False
+        self._send_metrics()
         if self._task is not None:
             self._task.cancel()
         return True
@@ -242,6 +247,7 @@ class Poller:
                 watch.notify(notice)
         for batch in due:
             batch.is_in_sweep = False
+        self._send_metrics()
         self._failures = 0 if has_result else self._failures + 1
         if failure is not None:
             now = self._loop.time()
@@ -253,11 +259,18 @@ class Poller:
         # the end of a sweep changes when the next one is due
         self._reschedule.set()
 
+    def _send_metrics(self) -> None:
+        live = [batch.created_at for batch in self._batches.values() if not batch.has_ended]
+        send(Kind.GAUGE, "batches.live", len(live), conn_id=self.conn_id)
+        if oldest := min(filter(None, live), default=0):
+            send(Kind.GAUGE, "batches.oldest", max(round(time.time()) - oldest, 0), conn_id=self.conn_id)
+
     def _schedule(self, batch: _Batch, result: PollResult, factor: float) -> None:
         pause = batch.interval
         batch.failures = batch.failures + 1 if isinstance(result, ReadFailure) else 0
         if isinstance(result, BatchView):
             batch.has_ended = batch.has_ended or result.status.ended
+            batch.created_at = result.created_at
             pause = seconds_until_next_read(result, time.time(), batch.interval)
         elif isinstance(result, ReadFailure):
             pause = backoff(batch.failures, batch.interval)

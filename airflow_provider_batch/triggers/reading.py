@@ -12,9 +12,10 @@ of the loop.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ import msgspec
 import openai
 from openai import AsyncOpenAI
 
+from airflow_provider_batch.core.lifecycle.metrics import Kind
 from airflow_provider_batch.core.provider.batch import BatchView, read_batch
 from airflow_provider_batch.core.provider.http_status import is_transient
 from airflow_provider_batch.exceptions import ProviderError
@@ -30,6 +32,7 @@ from airflow_provider_batch.triggers.clients import SLOTS, SharedClient
 from airflow_provider_batch.triggers.list_trust import ListTrust
 from airflow_provider_batch.triggers.pace import bounded_retry_after
 from airflow_provider_batch.triggers.walk import MIN_FOR_SEARCH, PAGE_SIZE, ListWalk, Page
+from airflow_provider_batch.worker.metrics import send
 
 #: maximum number of batches whose place in the list is remembered
 MAX_PLACES = 100_000
@@ -196,7 +199,8 @@ class Reader:
         async with sweep.slots, self._shared.slots:
             client = await self._client()
             try:
-                answer = await client.batches.with_raw_response.list(limit=PAGE_SIZE, after=after_id or openai.omit)
+                with self._measured():
+                    answer = await client.batches.with_raw_response.list(limit=PAGE_SIZE, after=after_id or openai.omit)
             except openai.AuthenticationError as error:
                 await self._shared.renew(client)
                 sweep.refuse_all(Refusal(f"HTTP 401 for the list of batches: {error.message}", key=True))
@@ -261,7 +265,8 @@ class Reader:
         async with sweep.slots, self._shared.slots:
             client = await self._client()
             try:
-                answer = await client.batches.with_raw_response.retrieve(batch_id)
+                with self._measured():
+                    answer = await client.batches.with_raw_response.retrieve(batch_id)
                 return read_batch(_decode(answer.content))
             except openai.AuthenticationError as error:
                 await self._shared.renew(client)
@@ -272,6 +277,17 @@ class Reader:
                 if isinstance(error, openai.APIStatusError) and not is_transient(error.status_code):
                     return Refusal(f"HTTP {error.status_code} for batch {batch_id}: {error.message}")
                 return _failure(error)
+
+    @contextlib.contextmanager
+    def _measured(self) -> Iterator[None]:
+        """Send the metrics of a request."""
+        start = time.monotonic()
+        try:
+            yield
+        except openai.OpenAIError:
+            send(Kind.COUNTER, "poll.failed", 1, conn_id=self._shared.conn_id)
+            raise
+        send(Kind.TIMER, "poll.latency", round((time.monotonic() - start) * 1000), conn_id=self._shared.conn_id)
 
     async def _client(self) -> AsyncOpenAI:
         try:

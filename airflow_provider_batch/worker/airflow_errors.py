@@ -8,10 +8,12 @@ from contextlib import contextmanager
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_provider_batch.core.lifecycle.metrics import Kind
 from airflow_provider_batch.core.lifecycle.steps import Void
-from airflow_provider_batch.exceptions import BatchError, BudgetError, CanaryError
+from airflow_provider_batch.exceptions import BatchError, BudgetError, CanaryError, JobHeldError
 from airflow_provider_batch.staging.patience import patient
 from airflow_provider_batch.worker.log import Log
+from airflow_provider_batch.worker.metrics import send
 
 #: characters per line of a logged reason. Airflow's page shows about this many, and only wraps if asked.
 _LINE_WIDTH = 100
@@ -33,6 +35,8 @@ def airflow_failures(log: Log, stopping: Callable[[], bool] = lambda: False) -> 
             yield
     except BatchError as error:
         log_reason(log, f"{type(error).__name__}: {error}")
+        if isinstance(error, JobHeldError):
+            send(Kind.COUNTER, "jobs.held", 1)
         if error.retry:
             raise
         log.debug("The error was raised here:", exc_info=error)

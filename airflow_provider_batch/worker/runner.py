@@ -87,6 +87,7 @@ from airflow_provider_batch.worker import synchronous
 from airflow_provider_batch.worker.cancel import cancel_batches
 from airflow_provider_batch.worker.collect import MAX_CONCURRENT_TRANSFERS, Collector
 from airflow_provider_batch.worker.log import Log
+from airflow_provider_batch.worker.metrics import JobMetrics
 from airflow_provider_batch.worker.parallel import run_concurrently
 from airflow_provider_batch.worker.reseal import Resealer
 from airflow_provider_batch.worker.shared_budgets import SharedBudgets, shared_budgets_of
@@ -118,6 +119,7 @@ class Runner:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.ledger, self.hook, self.policy, self.log = ledger, hook, policy, log
+        ledger.on_record = JobMetrics(ledger)
         self._stopping, self._clock = stopping, clock
         #: what the shared budgets leave for this job, and the budget of the job, as of the current plan
         self._allowance: Allowance | None = None

@@ -18,6 +18,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from airflow_provider_batch.cli.main import COMMANDS, load
 from airflow_provider_batch.core.landing.columns import FIXED_COLUMNS
+from airflow_provider_batch.core.lifecycle.metrics import METRICS
 from airflow_provider_batch.core.provider.catalogue import PROVIDERS
 from airflow_provider_batch.core.schema.columns import ColumnType
 from airflow_provider_batch.get_provider_info import get_provider_info
@@ -177,6 +178,18 @@ class Databases(CodeTable):
         return _table(("type", *(dialect.name for dialect in self.databases)), rows)
 
 
+class Metrics(CodeTable):
+    """The metrics that jobs and triggerers send."""
+
+    def markdown(self) -> str:
+        """Return a table with a row for each metric."""
+        rows = [
+            (f"`{name}`", metric.kind.value, metric.unit, f"`{metric.tags}`" if metric.tags else "", metric.meaning)
+            for name, metric in METRICS.items()
+        ]
+        return _table(("name", "kind", "unit", "tag", "meaning"), rows)
+
+
 class ModuleDocs(CodeTable):
     """The docstring of a module that is written in Markdown."""
 
@@ -211,6 +224,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("members", Members)
     app.add_directive("providers", Providers)
     app.add_directive("databases", Databases)
+    app.add_directive("metrics", Metrics)
     app.add_directive("module-docs", ModuleDocs)
     app.connect("autodoc-process-docstring", mark_code_blocks)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

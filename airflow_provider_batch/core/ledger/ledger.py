@@ -46,7 +46,7 @@ have sealed the same rows. `Ledger.add` therefore refuses an intent once there i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -91,6 +91,8 @@ class Ledger:
         self._records: dict[str, Record] = {}
         #: names of records in the folder of the root that concern only the root's own generation
         self._ignored_names: set[str] = set()
+        #: called with each record that this worker has written
+        self.on_record: Callable[[Record], None] | None = None
 
     @property
     def prefix(self) -> str:
@@ -112,6 +114,8 @@ class Ledger:
         is_new = self.folder.create(name, msgspec.json.encode(record))
         if is_new:
             self._records[name] = record
+            if self.on_record is not None:
+                self.on_record(record)
         return is_new
 
     def append(self, record: NumberedRecord) -> None:
@@ -142,7 +146,11 @@ class Ledger:
             for start in range(0, len(unread), _READ_TOGETHER):
                 self._read_records(folder, unread[start : start + _READ_TOGETHER])
         # a copy, because other threads of Airflow's API server may read this ledger too
-        return fold(self.manifest, list(self._records.values()))
+        return fold(self.manifest, self.known_records())
+
+    def known_records(self) -> list[Record]:
+        """Return the records that this worker has read or written so far, without a look at staging."""
+        return list(self._records.values())
 
     def _read_records(self, folder: str, names: list[str]) -> None:
         for name, data in zip(names, self.folder.read_all(names), strict=True):
