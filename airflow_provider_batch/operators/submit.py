@@ -80,6 +80,7 @@ from airflow_provider_batch.worker.airflow_errors import airflow_failures, canar
 from airflow_provider_batch.worker.build import Plan
 from airflow_provider_batch.worker.canary_preview import read_canary
 from airflow_provider_batch.worker.checked_arguments import CheckedMapping, check_arguments, naming_task
+from airflow_provider_batch.worker.earlier_attempt import check_earlier_attempt, note_seal
 from airflow_provider_batch.worker.generation import Sealing, Source, cancel_earlier, change_budget
 from airflow_provider_batch.worker.kill_switch import KillSwitch
 from airflow_provider_batch.worker.mapped_names import NamedByMapping
@@ -487,8 +488,11 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
             self.log,
             check_tables=lambda manifest: self._check_tasks_after(context, folder, manifest),
         )
-        clear_epoch = context["ti"].max_tries
-        self._ledger = ledger = sealing.open(clear_epoch, resubmit=self._wants_resubmit(context))
+        clear_epoch, resubmit = context["ti"].max_tries, self._wants_resubmit(context)
+        if not resubmit:
+            check_earlier_attempt(context, folder, self.log)
+        self._ledger = ledger = sealing.open(clear_epoch, resubmit=resubmit)
+        note_seal(context, folder, ledger.manifest, self.log)
         change_budget(ledger, source.plan.max_cost_usd, source.plan.max_run_cost_usd, self.log)
         ledger.add(TaskStarted(Task.SUBMIT, clear_epoch, datetime.now(UTC)))
         cancel_earlier(ledger, self.log)
