@@ -55,6 +55,7 @@ bench: $(BENCH) ## measure sealing, landing and waiting beside other tools, abou
 	@$(BIN)/python -m benchmarks.sources --json build/bench/sources.json $(ARGS)
 	@$(BIN)/python -m benchmarks.collecting --json build/bench/collecting.json
 	@$(BIN)/python -m benchmarks.landing --json build/bench/landing.json $(ARGS)
+	@$(BIN)/python -m benchmarks.object_store --json build/bench/object_store.json
 	@$(BIN)/python -m benchmarks.transfers --json build/bench/transfers.json
 	@$(BIN)/python -m benchmarks.soak --rows 100000 --json build/bench/job.json
 	@$(BIN)/python -m benchmarks.parsing --json build/bench/parsing.json
