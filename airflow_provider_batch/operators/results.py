@@ -56,6 +56,7 @@ from airflow_provider_batch.worker.mapped_names import NamedByMapping
 from airflow_provider_batch.worker.metrics import JobMetrics
 from airflow_provider_batch.worker.open_job import open_job
 from airflow_provider_batch.worker.remote_files import delete_remote_files
+from airflow_provider_batch.worker.traces import trace_job
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -253,8 +254,9 @@ class BatchResultsOperator(CheckedMapping, NamedByMapping, BaseOperator):
         # a sink of the author gets plain values only
         sink.write(landing if self.sink is None else map(plain, landing))
         refusals = getattr(sink, "refusals", ())
-        self._landed = record = landed_record(landing, self.table, self.results_file, datetime.now(UTC), refusals)
-        ledger.append(record)
+        record = landed_record(landing, self.table, self.results_file, datetime.now(UTC), refusals)
+        self._landed = record = ledger.append(record)
+        trace_job(manifest, record)
         summary = summarize(ledger)
         self._log_landing(summary, record)
         delete_remote_files(ledger, self.log)

@@ -48,7 +48,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -57,15 +57,21 @@ from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import FORMAT, Manifest
 from airflow_provider_batch.core.ledger.records import (
     FilesDeleted,
+    Finished,
     Intent,
-    NumberedRecord,
+    JobCancelled,
+    Landed,
     Record,
     RetryRound,
     SubmissionRecord,
+    UploadRefused,
     file_name,
 )
 from airflow_provider_batch.core.ledger.state import JobState
 from airflow_provider_batch.exceptions import LedgerError, StoppedError
+
+#: records of which a job may have any number; see `Ledger.append`
+Numbered = TypeVar("Numbered", Landed, JobCancelled, Finished, UploadRefused)
 
 #: number of records that are read together, from a store that can do it
 _READ_TOGETHER = 500
@@ -118,10 +124,11 @@ class Ledger:
                 self.on_record(record)
         return is_new
 
-    def append(self, record: NumberedRecord) -> None:
-        """Write a record under the first free number, starting with its own."""
+    def append(self, record: Numbered) -> Numbered:
+        """Write a record under the first free number, starting with its own. Return it with that number."""
         while not self.add(record):
             record = msgspec.structs.replace(record, number=record.number + 1)
+        return record
 
     def _records_folder(self, record: Record) -> str:
         is_shared = isinstance(record, SubmissionRecord | RetryRound | FilesDeleted)

@@ -392,8 +392,6 @@ Record = (
     | CollectionFailed
 )
 SubmissionRecord = Uploaded | Intent | Created | Refused | CancelRequested | CollectionFailed | Settled
-#: records of which a job may have any number; see `Ledger.append`
-NumberedRecord = Landed | JobCancelled | Finished | UploadRefused
 
 
 def file_name(record: Record) -> str:
