@@ -38,7 +38,7 @@ def initialize(factory: Callable[[], Any]) -> None:
 
 @pytest.fixture
 def statsd(offline: None) -> Iterator[Callable[[], Counter[str]]]:
-    """Listen as a statsd server. The function returns the sums of the counters, and how often each timer came."""
+    """Listen as a statsd server. The function returns the sum of each counter, and how many times each timer came."""
     import airflow.sdk.serde  # noqa: F401  # Airflow 3.2 initializes the metrics when it is first imported
     from airflow.sdk._shared.observability.metrics.base_stats_logger import NoStatsLogger
     from airflow.sdk._shared.observability.metrics.statsd_logger import get_statsd_logger

@@ -1,4 +1,4 @@
-"""What became of a run: where its tasks ran, which rows were lost, and which were paid for twice."""
+"""The account of a run: where its tasks ran, which rows were lost, and which were paid for twice."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ class Cluster:
         self.run("pools", "set", POOL, str(POOL_SLOTS), "The mapped jobs")
         for machine in self.machines.values():
             machine.start()
-            # Nothing of it is kept, so a clean end would only take time.
+            # Its files are deleted anyway, so a clean end would only take time.
             stack.callback(machine.kill)
         # Requests to loopback must not go through a proxy.
         self._client = stack.enter_context(httpx.Client(base_url=url, timeout=60, trust_env=False))
@@ -128,7 +128,7 @@ class Cluster:
         wait_until("the DAGs are parsed", self._has_dags)
 
     def run(self, *arguments: str) -> None:
-        """Run a command of Airflow to its end.
+        """Run a command of Airflow to completion.
 
         :raises ClusterError: if it fails.
         """
