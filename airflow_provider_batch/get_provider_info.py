@@ -25,9 +25,9 @@ def get_provider_info() -> dict[str, Any]:
                 "logo": f"{DOCS}_static/logo.svg",
                 "how-to-guide": [
                     f"{DOCS}start/first-job.html",
-                    f"{DOCS}writing-a-job.html",
+                    f"{DOCS}how-to/writing-a-job.html",
                     f"{DOCS}dags/nightly_eval.html",
-                    f"{DOCS}jobs.html",
+                    f"{DOCS}operations/jobs.html",
                 ],
                 "tags": ["ai", "openai", "llm", "batch", "embeddings", "evals"],
             }

@@ -5,7 +5,7 @@ The fixtures need the extra `local`. Load them in the top-level `conftest.py` of
     pytest_plugins = ["airflow_provider_batch.testing"]
 
 A test with the fixture `offline_batches` can then run a DAG with `dag.test()` and check the results table. Nothing
-leaves the machine, and nothing is billed. `docs/testing.md` contains a complete example.
+leaves the machine, and nothing is billed. `docs/how-to/testing.md` contains a complete example.
 
 There is deliberately no `pytest11` entry point. It would load this module in every pytest run of every environment that
 has the provider installed, and its fixture names could clash with others.

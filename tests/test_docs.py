@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
-PAGE = (REPOSITORY / "docs" / "provider-facts.md").read_text(encoding="utf-8")
+PAGE = (REPOSITORY / "docs" / "reference" / "provider-facts.md").read_text(encoding="utf-8")
 #: the tables of the page, by heading: a list of cells for each row
 TABLES = {
     part.splitlines()[0]: [
@@ -58,14 +58,14 @@ def test_every_source_is_defined_once_and_cited() -> None:
 
 def test_the_pages_and_files_that_it_links_to_exist() -> None:
     for link in re.findall(r"\]\(([^)]+)\)", PAGE):
-        assert (REPOSITORY / "docs" / link).is_file(), link
+        assert (REPOSITORY / "docs" / "reference" / link).is_file(), link
     for path in re.findall(r"`(tests/[\w/]+\.py)`", PAGE):
         assert (REPOSITORY / path).is_file(), path
 
 
 @pytest.mark.parametrize("package", ["airflow_provider_batch", "airflow_provider_batch/core"])
 def test_the_page_on_the_architecture_names_every_folder(package: str) -> None:
-    page = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
+    page = (REPOSITORY / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
     folders = {path.parent.name for path in (REPOSITORY / package).glob("*/__init__.py")}
 
     assert {folder for folder in folders if f"`{folder}/`" not in page} == set()

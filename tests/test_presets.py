@@ -85,7 +85,7 @@ def test_a_classification_states_the_labels_and_that_the_text_is_data() -> None:
 
 
 def test_the_page_shows_the_system_message_that_is_sent() -> None:
-    page = (Path(__file__).parents[1] / "docs" / "presets.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[1] / "docs" / "how-to" / "presets.md").read_text(encoding="utf-8")
     assert sent_system(classify(TEXT, labels={"billing": "Invoices and payments", "login": None})) in page
 
 

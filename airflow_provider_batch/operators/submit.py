@@ -172,7 +172,7 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
     :param rows: the rows, without a query: a list of dicts; the output of a task that returns one, as in
         `rows=load()`; a data frame of pandas, polars or Arrow; or the address of files (NDJSON, CSV, Parquet), such as
         `"s3://aws_default@bucket/{{ ds }}/*.parquet"`. Addresses are templated by Airflow, and the rows themselves
-        never are. `docs/rows.md` describes them all.
+        never are. `docs/how-to/rows.md` describes them all.
     :param custom_id: row template for the caller's key of a row. Must be unique within the job; never rewritten.
     :param warehouse_conn_id: connection to read `sql` from. Any connection whose hook is a `DbApiHook` works. With
         `rows`, only `reuse_from` needs it, and only if no task lands the job in a table.
@@ -188,7 +188,7 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
         `{"path": "…", "detail": "low"}`. It names a file on object storage or on a disk that every worker mounts. An
         expression may yield a list of paths, and a path that renders blank adds nothing. The file is read when the row
         is sealed and sent in base64. For `/v1/chat/completions` and `/v1/responses`. A row with a file that is missing
-        or cannot be used is not sent and lands as `invalid_input`. See `docs/files.md`.
+        or cannot be used is not sent and lands as `invalid_input`. See `docs/how-to/files.md`.
     :param files_root: address of the folder below which the files are. No row can read a file anywhere else. Default:
         the text with which the templates in `files` begin, up to its last slash. Required if they begin with an
         expression; paths may then be relative to it.
@@ -197,7 +197,7 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
         them in base64 only, stay in the request.
     :param output_schema: the expected shape of the answer, as JSON Schema or as anything that pydantic can validate: a
         model, a dataclass, a TypedDict, or a type such as `list[Item]`. Answers are judged by it. What is sent is made
-        strict; `docs/structured-output.md` says how, and the log and the preview list the changes.
+        strict; `docs/how-to/structured-output.md` says how, and the log and the preview list the changes.
     :param max_output_tokens: maximum length of each answer, in tokens.
     :param body: base of every request body, with row templates at any depth. Must not contain fields that other
         arguments fill in.
@@ -211,11 +211,11 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
     :param max_run_cost_usd: budget of all jobs of the DAG run together, in US dollars; give it to each of them. It also
         covers retries and clears of the run. Rows that exceed it wait while other jobs of the run may still release
         money, until the deadline, and then land as `withheld`. The connection can have a budget as well; see
-        `docs/budgets.md`.
+        `docs/how-to/budgets.md`.
     :param prices: your own prices by model, either in US dollars per million tokens, as in
         `{"my-model": {"input": 0.1, "output": 0.4}}`, or as the name of a model with the same price. They take
-        precedence over `batch_prices` in the connection's extra, which has the same form. `docs/prices.md` lists the
-        published prices.
+        precedence over `batch_prices` in the connection's extra, which has the same form. `docs/reference/prices.md`
+        lists the published prices.
     :param openai_conn_id: connection of the type that the official OpenAI provider defines.
     :param staging: absolute path or object store URI for the job's files. Default: config `[openai_batch] staging`.
     :param allow_local_staging: accept a local path for staging even if tasks may run on several machines. Set this

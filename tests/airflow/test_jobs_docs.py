@@ -1,4 +1,4 @@
-"""Runs the commands in docs/jobs.md on jobs like those that it describes, and compares the output."""
+"""Runs the commands in docs/operations/jobs.md on jobs like those that it describes, and compares the output."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from airflow_provider_batch.local.process import LocalServer
 from tests.airflow.clearing import ClearedJob
 from tests.airflow.jobs import make_tickets
 
-PAGE = (Path(__file__).parents[2] / "docs" / "jobs.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "operations" / "jobs.md").read_text(encoding="utf-8")
 #: patterns of text that differs from run to run, with a placeholder for each
 VARYING = {
     r"\bbatch_\w+": "BATCH",

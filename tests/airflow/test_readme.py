@@ -31,7 +31,7 @@ def code_blocks(language: str, text: str = README) -> list[str]:
     ("page", "dag_id", "columns", "ids"),
     [
         ("README.md", "label_tickets", "label", ["1", "2", "3"]),
-        ("docs/writing-a-job.md", "label_tickets_of_a_day", "category", ["1", "2"]),
+        ("docs/how-to/writing-a-job.md", "label_tickets_of_a_day", "category", ["1", "2"]),
     ],
 )
 def test_the_dag_of_a_page_labels_the_tickets(

@@ -402,7 +402,7 @@ def test_airflow_finds_the_decorator_among_those_of_the_providers() -> None:
 @pytest.mark.usefixtures("airflow_home")
 @pytest.mark.parametrize(("page", "group"), [("taskflow.md", "label_reviews"), ("presets.md", "batch_job")])
 def test_the_example_of_a_page_is_a_dag(page: str, group: str) -> None:
-    text = (Path(__file__).parents[2] / "docs" / page).read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "how-to" / page).read_text(encoding="utf-8")
     source = text.partition("```python\n")[2].partition("```")[0]
     names: dict[str, Any] = {}
     exec(compile(source.replace("):\n", ") as dag:\n", 1), page, "exec"), names)

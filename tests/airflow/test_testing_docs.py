@@ -1,4 +1,4 @@
-"""Run the code of docs/testing.md as a separate project."""
+"""Run the code of docs/how-to/testing.md as a separate project."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from airflow_provider_batch import testing
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "how-to" / "testing.md").read_text(encoding="utf-8")
 INSTALL, COMMANDS = re.findall(r"^```console\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE)
 DAG, CONFTEST, TEST, OVERRIDE, FAILURE = re.findall(r"^```python\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE)
 

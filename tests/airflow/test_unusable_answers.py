@@ -1,6 +1,7 @@
 """How each call of the hook handles unusable, ambiguous and endless answers.
 
-A scripted server sends each answer byte for byte. docs/provider-facts.md says which real behaviour they represent.
+A scripted server sends each answer byte for byte. `docs/reference/provider-facts.md` says which real behaviour they
+represent.
 """
 
 from __future__ import annotations

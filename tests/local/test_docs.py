@@ -1,4 +1,4 @@
-"""The code and the tables in docs/local-server.md match the server."""
+"""The code and the tables in docs/how-to/local-server.md match the server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from airflow_provider_batch.local.command import add_arguments
 from airflow_provider_batch.local.dialects import DIALECTS, SWITCHES
 from airflow_provider_batch.local.faults import Call, Fault, Kind, read_faults
 
-PAGE = (Path(__file__).parents[2] / "docs" / "local-server.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "local-server.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The code blocks of docs/warehouses.md run, and its tables and numbers agree with the code."""
+"""The code blocks of docs/reference/warehouses.md run, and its tables and numbers agree with the code."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.warehouse.conftest import Warehouse
 from tests.warehouse.landing import COLUMNS, START, row
 
 REPOSITORY = Path(__file__).parents[2]
-PAGE = (REPOSITORY / "docs" / "warehouses.md").read_text(encoding="utf-8")
+PAGE = (REPOSITORY / "docs" / "reference" / "warehouses.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:

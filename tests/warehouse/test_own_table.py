@@ -265,8 +265,8 @@ def test_what_would_lose_something_is_refused_with_statements_that_keep_what_is_
 
 
 def table_of_docs(header: str) -> list[list[str]]:
-    """Return the cells of the table in docs/warehouses.md whose header begins with this text."""
-    page = (Path(__file__).parents[2] / "docs" / "warehouses.md").read_text(encoding="utf-8")
+    """Return the cells of the table in docs/reference/warehouses.md whose header begins with this text."""
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "warehouses.md").read_text(encoding="utf-8")
     lines = page[page.index(header) :].split("\n\n")[0].splitlines()[2:]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 

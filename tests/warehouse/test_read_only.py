@@ -22,7 +22,7 @@ from tests.mysql import MySqlDatabase
 from tests.postgres import Database
 from tests.warehouse.conftest import MYSQL_DRIVERS, OtherHook, Warehouse, duckdb_warehouse, mysql_warehouse
 
-PAGE = (Path(__file__).parents[2] / "docs" / "sql.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "sql.md").read_text(encoding="utf-8")
 POSTGRES_GRANTS, MYSQL_GRANTS = re.findall(r"^```sql\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE)
 
 

@@ -319,7 +319,7 @@ def test_a_timestamp_without_a_time_zone_equals_its_source(warehouse: Warehouse)
     assert warehouse.execute(equal_rows) == [(3,)]
 
 
-PAGE = (Path(__file__).parents[2] / "docs" / "warehouses.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "warehouses.md").read_text(encoding="utf-8")
 HEAD = "| source | text in a prompt | column created by `carry` | values elsewhere |\n|---|---|---|---|\n"
 
 

@@ -24,7 +24,7 @@ _ACCOUNT_CODES = frozenset(
     }
 )
 
-#: Error codes of input files that would fail again. `docs/provider-facts.md` says where they were seen.
+#: Error codes of input files that would fail again. `docs/reference/provider-facts.md` says where they were seen.
 _PERMANENT_CODES = frozenset(
     {
         "duplicate_custom_id",

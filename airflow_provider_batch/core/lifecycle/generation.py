@@ -23,7 +23,8 @@ generation recorded only other values, the task was cleared. The same holds if s
 Airflow does not retry a task that succeeded.
 
 A job without a seal gets its first generation. For all other starts, the first of the `RULES` that holds decides.
-`docs/lifecycle.md` shows the same table. `core.ledger.ledger` describes how the generations of a job lie in its folder.
+`docs/explanation/lifecycle.md` shows the same table. `core.ledger.ledger` describes how the generations of a job lie
+in its folder.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The phases of a shard, and which record moves it from one phase to another.
 
-`ShardState.phase` computes the phase from the records. This table documents it: `docs/lifecycle.md` draws its diagram
-from the table, and `tests/core/lifecycle/test_laws.py` checks that no other transition occurs.
+`ShardState.phase` computes the phase from the records. This table documents it: `docs/explanation/lifecycle.md` draws
+its diagram from the table, and `tests/core/lifecycle/test_laws.py` checks that no other transition occurs.
 """
 
 from __future__ import annotations

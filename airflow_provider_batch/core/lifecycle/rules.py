@@ -1,9 +1,9 @@
 """The rules of the lifecycle: what happens next to a job.
 
-The tables of this file decide every step of a job, and `docs/lifecycle.md` is rendered from them. `next_steps` applies
-them. The functions that the rules name are in `conditions` and `consequences`, and all of them are pure. The worker
-does a step, records the result, and calls `next_steps` again. So a worker can be killed at any instruction, and the
-next one continues from the ledger.
+The tables of this file decide every step of a job, and `docs/explanation/lifecycle.md` is rendered from them.
+`next_steps` applies them. The functions that the rules name are in `conditions` and `consequences`, and all of them
+are pure. The worker does a step, records the result, and calls `next_steps` again. So a worker can be killed at any
+instruction, and the next one continues from the ledger.
 
 A SHARD is in one phase, which follows from its records alone: sealed, uploaded, creating, live, settled or resealed.
 `phases.py` lists the transitions. For each shard, the first rule of its phase that holds decides what to do. Some

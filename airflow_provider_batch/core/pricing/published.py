@@ -1,7 +1,7 @@
 """Published prices of models: which price list applies, and what a model costs in each lane.
 
 Most prices come from the installed genai-prices package. The tables below hold what it does not list, each with its
-source. `docs/prices.md` is rendered from this module.
+source. `docs/reference/prices.md` is rendered from this module.
 
 genai-prices also accepts names that only begin like, or contain, the name of a model. That would be a guess here: a
 name counts as a model's only if it is the name that the provider uses, with or without the date of a version.

@@ -4,8 +4,8 @@ A parameter may change what comes back: more than one answer, no text, or an ans
 be paid for and could not land is refused here, before anything is sent. Everything else passes through unchanged, also
 parameters that this module does not know, because compatible servers have their own. A misspelt parameter is refused.
 
-The keys are those of the request schemas of the OpenAI SDK; a test compares them. `docs/body-parameters.md` is rendered
-from these tables.
+The keys are those of the request schemas of the OpenAI SDK; a test compares them. `docs/how-to/body-parameters.md` is
+rendered from these tables.
 """
 
 from __future__ import annotations

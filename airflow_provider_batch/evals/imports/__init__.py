@@ -13,5 +13,5 @@
     formats    the reader of each format
 
 All modules are pure: they get the content of files from their caller, and nothing is written before a whole import is
-understood. `docs/importing-evals.md` has the mapping of each format.
+understood. `docs/evals/importing-evals.md` has the mapping of each format.
 """

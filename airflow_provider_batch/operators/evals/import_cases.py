@@ -27,7 +27,7 @@ class EvalImportOperator(CheckedMapping, BaseOperator):
     """Import a file of another tool's evals into the table of cases. `airflow-batch evals import` does the same.
 
     Nothing is written before the whole file is understood. Importing a file again updates its cases and never doubles
-    them. Cases that are no longer in the file stay in the table. `docs/importing-evals.md` has the mapping.
+    them. Cases that are no longer in the file stay in the table. `docs/evals/importing-evals.md` has the mapping.
 
     Returns a dict with `cases` (number of cases in the file), `added`, `changed`, `unchanged` and `left_out` (number of
     tests that could not be imported).

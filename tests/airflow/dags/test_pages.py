@@ -12,16 +12,17 @@ from tests.airflow.dags.conftest import page
 
 ROOT = Path(__file__).parents[3]
 DAG_IDS = sorted(file.stem for file in dags_folder().glob("[!_]*.py"))
-PAGES = sorted(file.stem for file in (ROOT / "docs" / "dags").glob("*.md"))
+DOCS = ROOT / "docs" / "dags"
+PAGES = sorted(file.stem for file in DOCS.glob("*.md") if file.stem != "index")
 
 
 def test_the_docs_list_each_dag_with_its_page_or_its_code() -> None:
-    overview = (ROOT / "docs" / "example-dags.md").read_text("utf-8")
+    overview = (DOCS / "index.md").read_text("utf-8")
     links = dict(re.findall(r"^\| `(\w+)` \|.*\| \[\w+\]\(([\w/.#-]+)\) \|$", overview, re.MULTILINE))
 
     assert sorted(links) == DAG_IDS
     for dag_id, link in links.items():
-        assert link == f"#{dag_id}" or (ROOT / "docs" / link).is_file()
+        assert link == f"#{dag_id}" or (DOCS / link).is_file()
         assert (f"example_dags/{dag_id}.py\n" in overview) == link.startswith("#")
     assert set(PAGES) <= set(DAG_IDS)
 

@@ -1,4 +1,7 @@
-"""Renders the parts of `docs/lifecycle.md` that come from the rules: `python -m tests.core.lifecycle.render_docs`."""
+"""Renders the parts of `docs/explanation/lifecycle.md` that come from the rules.
+
+Run `python -m tests.core.lifecycle.render_docs`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from airflow_provider_batch.core.lifecycle import generation, rules
 from airflow_provider_batch.core.lifecycle.phases import TRANSITIONS
 from airflow_provider_batch.core.lifecycle.rule import Rule
 
-PAGE = Path(__file__).parents[3] / "docs" / "lifecycle.md"
+PAGE = Path(__file__).parents[3] / "docs" / "explanation" / "lifecycle.md"
 BLOCK = re.compile(r"(<!-- rendered: ([a-z ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 AnyRule = Rule[Any, Any, Any]

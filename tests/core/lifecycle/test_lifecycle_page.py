@@ -1,4 +1,4 @@
-"""The tables and the diagram in `docs/lifecycle.md` are up to date with the rules."""
+"""The tables and the diagram in `docs/explanation/lifecycle.md` are up to date with the rules."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.core.lifecycle.render_docs import BLOCK, BLOCKS, PAGE, render
 def test_the_page_is_rendered_from_the_rules() -> None:
     page = PAGE.read_text(encoding="utf-8")
     assert page == render(page), (
-        "docs/lifecycle.md differs from rules.py, phases.py or generation.py in core/lifecycle. Run "
+        "docs/explanation/lifecycle.md differs from rules.py, phases.py or generation.py in core/lifecycle. Run "
         "`python -m tests.core.lifecycle.render_docs` in the repository's root, and commit the page."
     )
 

@@ -1,4 +1,4 @@
-"""Renders the tables in `docs/prices.md`: `python -m tests.core.pricing.render_docs`."""
+"""Renders the tables in `docs/reference/prices.md`: `python -m tests.core.pricing.render_docs`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from airflow_provider_batch.core.pricing.rate import Rate, Rates
 from airflow_provider_batch.core.provider.lane import Lane
 from tests.core.lifecycle.render_docs import table
 
-PAGE = Path(__file__).parents[3] / "docs" / "prices.md"
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "prices.md"
 BLOCK = re.compile(r"(<!-- rendered: ([a-z ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 #: names of models that genai-prices lists under another id

@@ -402,8 +402,8 @@ def test_the_page_of_prices_is_rendered_from_the_price_lists() -> None:
     if f"The tables are those of {GENAI_PRICES}." not in page:
         pytest.skip("another version of genai-prices is installed than the one that the page is about")
     assert page == render(page), (
-        "docs/prices.md differs from core/pricing/published.py. Run `python -m tests.core.pricing.render_docs` in the "
-        "repository's root, and commit the page."
+        "docs/reference/prices.md differs from core/pricing/published.py. Run `python -m "
+        "tests.core.pricing.render_docs` in the repository's root, and commit the page."
     )
 
 

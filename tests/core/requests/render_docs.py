@@ -1,4 +1,4 @@
-"""Renders the tables in `docs/body-parameters.md`: `python -m tests.core.requests.render_docs`."""
+"""Renders the tables in `docs/how-to/body-parameters.md`: `python -m tests.core.requests.render_docs`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from airflow_provider_batch.core.requests.body_parameters import PARAMETERS
 from tests.core.lifecycle.render_docs import table
 
-PAGE = Path(__file__).parents[3] / "docs" / "body-parameters.md"
+PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "body-parameters.md"
 BLOCK = re.compile(r"(<!-- rendered -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

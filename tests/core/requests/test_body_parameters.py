@@ -41,7 +41,7 @@ def test_every_parameter_of_the_sdk_has_an_effect(path: str) -> None:
 def test_the_page_is_rendered_from_the_tables() -> None:
     page = PAGE.read_text(encoding="utf-8")
     assert page == render(page), (
-        "docs/body-parameters.md differs from core/requests/body_parameters.py. Run "
+        "docs/how-to/body-parameters.md differs from core/requests/body_parameters.py. Run "
         "`python -m tests.core.requests.render_docs` in the repository's root, and commit the page."
     )
 

@@ -20,7 +20,7 @@ from airflow_provider_batch.core.schema.paths import column_type, extractor
 from airflow_provider_batch.exceptions import SchemaError
 from tests.core.schema.types_table import INVALID, LONG, ROWS, Row, model_of, table
 
-PAGE = Path(__file__).parents[3] / "docs" / "structured-output.md"
+PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "structured-output.md"
 
 
 def landed(schema: dict[str, Any], text: str, path: str = "x") -> Any:

@@ -1,6 +1,6 @@
 """The types that pydantic users write: what is sent for each, which column it fills, and some answers.
 
-`python -m tests.core.schema.types_table` prints the table of docs/structured-output.md.
+`python -m tests.core.schema.types_table` prints the table of docs/how-to/structured-output.md.
 """
 
 from __future__ import annotations
