@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_batch.core.documentation import SITE
 from airflow_provider_batch.get_provider_info import get_provider_info
 from tests.test_public_surface import SURFACE
 
@@ -74,3 +75,19 @@ def test_the_pages_and_the_logo_that_airflow_links_to_exist() -> None:
     for address in (integration["logo"], *integration["how-to-guide"]):
         path = address.removeprefix(integration["external-doc-url"]).replace(".html", ".md")
         assert (DOCS / path).is_file(), address
+
+
+def test_logs_and_errors_link_to_the_same_site() -> None:
+    (integration,) = get_provider_info()["integrations"]
+
+    assert integration["external-doc-url"] == SITE
+
+
+def test_every_page_that_the_code_names_exists() -> None:
+    sources = [path.read_text("utf-8") for path in (DOCS.parent / "airflow_provider_batch").rglob("*.py")]
+    named = {
+        name for text in sources for name in re.findall(r"\bdocs/([\w/-]+)\.md|docs_page\([\"']([\w/-]+)[\"']\)", text)
+    }
+
+    assert len(named) > 10
+    assert {page for names in named for page in names if page and not (DOCS / f"{page}.md").is_file()} == set()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
+from airflow_provider_batch.core.documentation import docs_page
 from airflow_provider_batch.core.formatting import format_count, format_usd
 from airflow_provider_batch.core.pricing.prices import Prices, Usage
 from airflow_provider_batch.demo.home import DemoError
@@ -116,7 +117,7 @@ def _cost(console: Console, rows: Sequence[LabelRow], *, model: str, live: bool)
         table.add_row("saved", f"{format_usd(standard - cost)}  ({(standard - cost) / standard:.0%})")
     console.print(table)
     if live:
-        console.print("These are list prices (docs/prices.md). Your invoice may differ.", style="dim")
+        console.print(f"These are list prices ({docs_page('reference/prices')}). Your invoice may differ.", style="dim")
     else:
         console.print(
             f"Nothing was billed: no model was used. The cost is the list price of {model} for an estimated number of "

@@ -24,6 +24,7 @@ from airflow_provider_batch.core.arguments import (
     require_conn_id,
     require_number,
 )
+from airflow_provider_batch.core.documentation import docs_page
 from airflow_provider_batch.core.formatting import format_count, format_usd
 from airflow_provider_batch.core.landing.columns import FIXED_COLUMNS, check_names, no_schema_error, results_columns
 from airflow_provider_batch.core.landing.landing import Landing
@@ -365,8 +366,9 @@ class BatchResultsOperator(CheckedMapping, NamedByMapping, BaseOperator):
         if record.lowest_cost_usd != record.cost_usd:
             self.log.info(
                 "The cost counts cached input at the full batch price, because no source says whether batches have a "
-                "discount for it (docs/prices.md). With the discount, it is %s.",
+                "discount for it. With the discount, it is %s. %s lists the sources.",
                 format_usd(record.lowest_cost_usd),
+                docs_page("reference/prices"),
             )
         if record.without_usage:
             self.log.warning(

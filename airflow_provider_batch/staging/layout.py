@@ -27,6 +27,7 @@ from airflow.configuration import AIRFLOW_HOME
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_batch.core.arguments import parse_location, shorten
+from airflow_provider_batch.core.documentation import docs_page
 from airflow_provider_batch.core.ledger.folder import Folder
 from airflow_provider_batch.core.ledger.job import JobKey
 from airflow_provider_batch.core.lifecycle.shared_budget import Per, SharedBudget
@@ -140,7 +141,7 @@ def check_exclusive_mode(root: str) -> None:
         f"reads it ({folder.store.library}), ignores conditional uploads. Two workers could then create the same "
         "batch, and the job would be paid for twice. Nothing was uploaded. Install a current version of the library, "
         "as the extras s3, gcs and azure of this package do. If it is current, the store is at fault: "
-        "docs/object-stores.md says what a store must do."
+        f"{docs_page('operations/object-stores')} says what a store must do."
     )
 
 
