@@ -82,9 +82,9 @@ METRICS = {
         Kind.COUNTER, "batches", "model", "Batches with an answer whose cost is unknown, which `cost` leaves out."
     ),
     "landings": Description(Kind.COUNTER, "landings", "", "Landings, each time that a job lands."),
-    "rows.{outcome}": Description(Kind.COUNTER, "rows", "", "Rows by outcome, each time that a job lands."),
+    "rows.{outcome}": Description(Kind.COUNTER, "rows", "model", "Rows by outcome, each time that a job lands."),
     "saved": Description(
-        Kind.COUNTER, "millionths of a US dollar", "", "List price minus cost, at the first landing of a job."
+        Kind.COUNTER, "millionths of a US dollar", "model", "List price minus cost, at the first landing of a job."
     ),
     "batches.live": Description(Kind.GAUGE, "batches", "conn_id", "Batches that a triggerer waits for."),
     "batches.oldest": Description(Kind.GAUGE, "s", "conn_id", "Age of the oldest of these batches."),
@@ -132,7 +132,7 @@ def metrics_of(
         case CollectionFailed():
             yield Metric(Kind.COUNTER, "downloads.failed", 1)
         case Landed():
-            yield from _landed(record)
+            yield from _landed(record, manifest.models)
 
 
 def _refused(failure: Failure, model: str | None) -> Metric:
@@ -155,13 +155,15 @@ def _settled(record: Settled, model: str | None, created_at: datetime | None) ->
         yield Metric(Kind.COUNTER, "cost", _millionths(Decimal(record.cost_usd)), model)
 
 
-def _landed(record: Landed) -> Iterator[Metric]:
+def _landed(record: Landed, models: list[str]) -> Iterator[Metric]:
+    # The record has the outcomes of all models in one.
+    model = models[0] if len(models) == 1 else None
     yield Metric(Kind.COUNTER, "landings", 1)
     for outcome, rows in record.outcomes.items():
-        yield Metric(Kind.COUNTER, f"rows.{outcome}", rows)
+        yield Metric(Kind.COUNTER, f"rows.{outcome}", rows, model)
     if record.number == 1 and record.cost_usd is not None and record.standard_cost_usd is not None:
         saved = Decimal(record.standard_cost_usd) - Decimal(record.cost_usd)
-        yield Metric(Kind.COUNTER, "saved", max(_millionths(saved), 0))
+        yield Metric(Kind.COUNTER, "saved", max(_millionths(saved), 0), model)
 
 
 def _milliseconds(start: datetime, end: datetime) -> int:

@@ -80,9 +80,20 @@ def test_the_wait_of_a_batch_begins_with_the_seal_unless_its_rows_are_retried() 
 def test_what_was_saved_is_counted_at_the_first_landing_only() -> None:
     first = Landed(1, "answers", {"succeeded": 3}, "0.5", "1.0", [], NOW)
 
-    assert values(first) == {"landings": 1, "rows.succeeded": 3, "saved": 500_000}
+    assert values(first) == {
+        "landings": 1,
+        "rows.succeeded": (3, "gpt-5-mini"),
+        "saved": (500_000, "gpt-5-mini"),
+    }
     assert "saved" not in values(Landed(2, "answers", {"succeeded": 3}, "0.5", "1.0", [], NOW))
     assert "saved" not in values(Landed(1, "answers", {"succeeded": 3}, None, "1.0", [], NOW))
+
+
+def test_the_rows_of_a_job_with_several_models_have_no_model() -> None:
+    manifest = manifest_of([SHARD, Shard("s0002", "gpt-5", "", "", 3, 100, "")], sealed_at=NOW)
+    landed = Landed(1, "answers", {"succeeded": 6}, "0.5", "1.0", [], NOW)
+
+    assert {metric.model for metric in metrics_of(landed, manifest, None, None)} == {None}
 
 
 @pytest.mark.parametrize(
