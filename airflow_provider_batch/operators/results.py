@@ -258,7 +258,7 @@ class BatchResultsOperator(CheckedMapping, NamedByMapping, BaseOperator):
         record = landed_record(landing, self.table, self.results_file, datetime.now(UTC), refusals)
         self._landed = record = ledger.append(record)
         trace_job(manifest, record)
-        summary = summarize(ledger)
+        summary = summarize(ledger, ledger.known_state())
         self._log_landing(summary, record)
         delete_remote_files(ledger, self.log)
         landed_rows = sum(record.outcomes.values())
@@ -272,7 +272,7 @@ class BatchResultsOperator(CheckedMapping, NamedByMapping, BaseOperator):
         failure = failure_message(
             record,
             manifest.requests,
-            str(clear_wait(ledger.state())),
+            str(clear_wait(ledger.known_state())),
             max_failure_rate=self.max_failure_rate,
             partial=self.accept_partial,
         )

@@ -508,8 +508,9 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
             )
         self._send(ledger, hook)
         ledger.add(Submitted(datetime.now(UTC)))
-        state = ledger.state()
-        reference = reference_of(summarize(ledger), state)
+        ledger.bundle()
+        state = ledger.known_state()
+        reference = reference_of(summarize(ledger, state), state)
         if self.stop_after_canary:
             self._show_canary(context, ledger, state, reference)
         return reference

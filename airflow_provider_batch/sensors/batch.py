@@ -209,10 +209,9 @@ class BatchSensor(CheckedMapping, NamedByMapping, BaseSensorOperator):
             refused_looks = refused_looks + 1 if refusal else 0
             if refused_looks > MAX_REFUSALS:
                 raise _refused_error(ledger, refusal)
-        state = ledger.state()
         if not isinstance(pause, Wait):
             return self._result(ledger)
-        deadline, now = state.deadline, datetime.now(UTC)
+        deadline, now = ledger.known_state().deadline, datetime.now(UTC)
         self.log.info(
             "Waiting for %s%s%s",
             format_count(len(pause.batch_ids), "batch", "batches"),
@@ -274,9 +273,10 @@ class BatchSensor(CheckedMapping, NamedByMapping, BaseSensorOperator):
         if isinstance(pause, Finish):
             runner.finish(pause)
         save_lessons(ledger, self.log, ended=isinstance(pause, Finish))
+        ledger.bundle()
         awaited_ids = pause.batch_ids if isinstance(pause, Wait) else []
         refusals = [runner.refused_reads.get(batch_id, "") for batch_id in awaited_ids]
-        end = cutoff(ledger.state(), policy)
+        end = cutoff(ledger.known_state(), policy)
         is_past_cutoff = end is not None and now >= end
         return pause, end, refusals[0] if refusals and all(refusals) and not is_past_cutoff else ""
 
@@ -315,7 +315,7 @@ class BatchSensor(CheckedMapping, NamedByMapping, BaseSensorOperator):
         return now + deadline if isinstance(deadline, timedelta) else deadline
 
     def _result(self, ledger: Ledger) -> dict[str, Any]:
-        result = wait_result(summarize(ledger))
+        result = wait_result(summarize(ledger, ledger.known_state()))
         self.log.info(
             "The wait is over: %s, %s",
             format_count(result.batches, "batch", "batches"),

@@ -175,9 +175,10 @@ class Collector:
         self.ledger.add(failure)
         for file in files:
             self.ledger.folder.remove(file.name)
-        submission = self.ledger.state().shards[name].submissions[-1]
-        again_at = collect_again_at(self.ledger.state(), submission, self._backoff)
-        if is_held(self.ledger.state(), submission):
+        state = self.ledger.known_state()
+        submission = state.shards[name].submissions[-1]
+        again_at = collect_again_at(state, submission, self._backoff)
+        if is_held(state, submission):
             self.log.warning("%s: %s", name, describe_held(failure))
         elif again_at is not None:
             self.log.warning(

@@ -21,7 +21,7 @@ def save_lessons(ledger: Ledger, log: Log, *, ended: bool) -> None:
 
     :param ended: whether the wait has ended.
     """
-    state, manifest = ledger.state(), ledger.manifest
+    state, manifest = ledger.known_state(), ledger.manifest
     learned = lessons.lessons_from(state) if ended else lessons.queue_limits(state)
     if not learned:
         return

@@ -178,7 +178,7 @@ class Runner:
         has_looked = False
         while True:
             self._allowance, self._tracker = self._shared_budgets.settle(self.policy.backoff), None
-            steps, pause = next_steps(self.ledger.state(), observed, self.policy, self._clock(), self._allowance)
+            steps, pause = next_steps(self.ledger.known_state(), observed, self.policy, self._clock(), self._allowance)
             if not steps and isinstance(pause, Finish) and not has_looked:
                 has_looked = True
                 adopted_batches = self._look_for_duplicate_batches()
@@ -194,6 +194,7 @@ class Runner:
                 self._carry_out(list(group))
                 if self._must_plan_again:
                     break
+            self.ledger.state()  # reads what other workers recorded meanwhile
 
     def _is_failed_cancel(self, step: Step) -> bool:
         return isinstance(step, Cancel) and step.submission.batch_id in self._failed_cancels
@@ -207,12 +208,12 @@ class Runner:
 
     def finish(self, pause: Finish) -> JobState:
         """Record that the wait has ended, and log what was withheld or held. Return the new state."""
-        state = self.ledger.state()
+        state = self.ledger.known_state()
         number = state.finished.number + 1 if state.finished else 1
         message = self._shared_message(pause.withheld)
         self.ledger.append(Finished(number, self._clock(), list(pause.withheld), message))
         self.log_withheld(pause)
-        state = self.ledger.state()
+        state = self.ledger.known_state()
         for shard, failure in held_batches(state):
             self.log.warning("%s: %s", shard.name, describe_held(failure))
         return state
@@ -221,7 +222,7 @@ class Runner:
         """Log the requests that were not sent because of the budget, and what to do about it."""
         if not pause.withheld:
             return
-        state = self.ledger.state()
+        state = self.ledger.known_state()
         message = self._shared_message(pause.withheld)
         if message:
             self.log.warning(
@@ -246,7 +247,8 @@ class Runner:
             self.log.warning("Waiting for a shared budget: %s. %s", self._describe(pause.withheld), message)
 
     def _describe(self, withheld: Iterable[str]) -> str:
-        shards = [self.ledger.state().shards[name] for name in withheld]
+        state = self.ledger.known_state()
+        shards = [state.shards[name] for name in withheld]
         budget = self._budget_tracker()
         cost = sum((budget.expected_cost(shard.spec) for shard in shards), Decimal(0))
         requests = format_count(sum(shard.requests for shard in shards), "request")
@@ -257,7 +259,8 @@ class Runner:
         """Return the description of the shared budget that shards exceed, or "" if their own ceiling is the reason."""
         if self._allowance is None or not withheld:
             return ""
-        shards = [self.ledger.state().shards[name] for name in withheld]
+        state = self.ledger.known_state()
+        shards = [state.shards[name] for name in withheld]
         budget = self._budget_tracker()
         exceeds_own_ceiling = budget.ceiling is not None and budget.split_affordable(shards)[1]
         if exceeds_own_ceiling:
@@ -269,7 +272,7 @@ class Runner:
     def _budget_tracker(self) -> BudgetTracker:
         """Return the budget of the job as of the current plan."""
         if self._tracker is None:
-            self._tracker = BudgetTracker(self.ledger.state())
+            self._tracker = BudgetTracker(self.ledger.known_state())
         return self._tracker
 
     def _look_for_duplicate_batches(self) -> dict[str, BatchView]:
@@ -379,7 +382,8 @@ class Runner:
         is_canary = steps[0].is_canary
 
         def start(step: SendSynchronously) -> bool:
-            state = self.ledger.state()
+            # the canary is sent directly after it was planned
+            state = self.ledger.known_state() if is_canary else self.ledger.state()
             end = cutoff(state, self.policy)
             if state.deadline is not None and step.shard.name in {shard.name for shard in state.final_pass_shards}:
                 end = state.deadline + FINAL_PASS_WINDOW
@@ -391,7 +395,7 @@ class Runner:
             return is_claimed and self._reserve(step, claimed_at)
 
         def flex_models() -> frozenset[str]:
-            deadline = self.ledger.state().deadline
+            deadline = self.ledger.known_state().deadline
             is_urgent = deadline is not None and self._clock() > deadline - FLEX_MARGIN
             return frozenset() if is_urgent else self._flex_models
 
@@ -455,7 +459,7 @@ class Runner:
         return "on flex if possible, otherwise at the standard price"
 
     def _judge_canary(self) -> None:
-        state = self.ledger.state()
+        state = self.ledger.known_state()
         ceilings = ceilings_of(state.ceiling, state.run_ceiling, self.hook.budget)
         result = judge_canary(state, self.ledger.folder, self._judge, self._prices, self._clock(), ceilings)
         if not self.ledger.add(result.verdict):
@@ -476,7 +480,7 @@ class Runner:
             if low is None or high is None
             else format_usd_range(low, high, likely),
         )
-        ceiling = self.ledger.state().ceiling
+        ceiling = state.ceiling
         if not result.verdict.void and ceiling is not None and likely is not None and likely > ceiling:
             self.log.warning(
                 "Canary: the job will probably cost more than max_cost_usd (%s). It sends what the budget covers; the "

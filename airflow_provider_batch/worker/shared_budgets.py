@@ -122,8 +122,11 @@ class SharedBudgets:
 
 
 def shared_budgets_of(ledger: Ledger, hook: BatchHook, clock: Callable[[], datetime]) -> SharedBudgets:
-    """Return the shared budgets of a job: those of its connection and of its DAG run, as far as they are set."""
-    state = ledger.state()
+    """Return the shared budgets of a job: those of its connection and of its DAG run, as far as they are set.
+
+    The ledger was read before, so that a changed budget of the run is known.
+    """
+    state = ledger.known_state()
     budgets = [hook.budget, run_budget(state.manifest.key.dag_id, state.manifest.key.run_id, state.run_ceiling)]
     return SharedBudgets(ledger, [budget for budget in budgets if budget is not None], staging_root(), clock)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -160,6 +161,15 @@ def query(path: Path, sql: str) -> list[tuple[Any, ...]]:
 def client_of(server: LocalServer) -> openai.OpenAI:
     """Return a client of a local batch server."""
     return openai.OpenAI(api_key="local", base_url=server.base_url)
+
+
+def end_batches(server: LocalServer) -> None:
+    """Let ten minutes pass on a server that takes as long for a batch, and wait until all its batches have ended."""
+    server.advance(600)
+    client, deadline = client_of(server), time.monotonic() + 60
+    while any(batch.status not in ("completed", "failed", "expired", "cancelled") for batch in client.batches.list()):
+        assert time.monotonic() < deadline, "batches are still running"
+        time.sleep(0.01)
 
 
 def counts_of(batch: Batch) -> BatchRequestCounts:

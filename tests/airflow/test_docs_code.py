@@ -56,6 +56,21 @@ def test_the_dag_lands_every_row(tmp_path: Path, connect: Callable[..., None], p
     assert outcomes == [("1", "succeeded"), ("2", "succeeded")]
 
 
+@pytest.mark.usefixtures("airflow_home")
+def test_the_dag_that_cleans_up_staging_parses(tmp_path: Path) -> None:
+    from airflow.dag_processing.dagbag import DagBag
+
+    (source,) = re.findall(
+        r"^```python\n(.*?)^```$", (DOCS / "operations" / "staging.md").read_text("utf-8"), re.DOTALL | re.M
+    )
+    (tmp_path / "page.py").write_text(source, encoding="utf-8")
+
+    bag = DagBag(str(tmp_path))
+
+    assert bag.import_errors == {}
+    assert list(bag.dags) == ["clean_batch_staging"]
+
+
 def test_the_cases_of_the_first_eval_can_be_graded() -> None:
     (script,) = re.findall(
         r"^```sql\n(.*?)^```$", (DOCS / "start" / "first-eval.md").read_text("utf-8"), re.DOTALL | re.M

@@ -14,7 +14,7 @@ import pytest
 
 from airflow_provider_batch.local.faults import Call, Fault, Kind
 from airflow_provider_batch.local.process import LocalServer
-from tests.airflow.jobs import client_of, run_job
+from tests.airflow.jobs import client_of, end_batches, run_job
 from tests.airflow.test_runner import batches_of, seal_job
 
 LOG = logging.getLogger(__name__)
@@ -101,14 +101,14 @@ def test_two_jobs_share_the_budget_of_their_connection(
     assert pause.withheld == ("s0001",)
     assert account(root).reserved == 200
 
-    slow_server.advance(600)
+    end_batches(slow_server)
     advance(first)
     assert account(root).reserved == 0
     assert account(root).spent == cost_of(first) > 0
 
     advance(second)
     assert len(batches_of(client, second)) == 1
-    slow_server.advance(600)
+    end_batches(slow_server)
     assert isinstance(advance(second), Finish)
     assert account(root).spent == cost_of(first) + cost_of(second)
 
@@ -178,7 +178,7 @@ def test_a_batch_that_two_workers_collect_is_counted_once(
     set_budget(150)
     ledger = seal(tmp_path / "a", "Say 1.")
     advance(ledger)
-    slow_server.advance(600)
+    end_batches(slow_server)
     workers = [worker_of(ledger) for _ in range(2)]
     observations = [worker.observe() for worker in workers]
     for worker, observed in zip(workers, observations, strict=True):
@@ -194,7 +194,7 @@ def test_a_batch_whose_cost_is_unknown_keeps_what_was_reserved_for_it(
     ledger = seal(tmp_path / "a", "Say 1.")
     slow_server.set_faults(Fault(kind=Kind.LINE_FIELD, path="response.body.usage", json="null"))
     advance(ledger)
-    slow_server.advance(600)
+    end_batches(slow_server)
     advance(ledger)
     assert (account(root).reserved, account(root).spent) == (Decimal(0), Decimal(100))
 
@@ -220,7 +220,7 @@ def test_a_batch_counts_in_the_period_in_which_it_was_created(
     advance(first)
     # an hour later, the reservation of the last hour does not count
     advance(second, later=timedelta(hours=1))
-    slow_server.advance(600)
+    end_batches(slow_server)
     advance(first, later=timedelta(hours=1))
     advance(second, later=timedelta(hours=1))
     balances = [balance for _, balance in sorted(accounts(root).items())]

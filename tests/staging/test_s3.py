@@ -37,9 +37,7 @@ def test_only_the_first_worker_creates_a_file(open_s3: Opener) -> None:
     assert second.read("g001/records/intent.json") == b"first"
 
 
-def test_a_store_that_does_not_name_the_condition_says_all_the_same_that_somebody_was_first(
-    s3: StoreProxy, open_s3: Opener
-) -> None:
+def test_a_412_without_the_name_of_the_condition_means_that_somebody_was_first(s3: StoreProxy, open_s3: Opener) -> None:
     s3.fault = store_proxy.names_no_condition
     assert open_s3().create("intent.json", b"first")
     assert not open_s3().create("intent.json", b"second")

@@ -24,6 +24,7 @@ from them. A worker that dies leaves nothing half done: the next one reads the r
     gNNN/records/landed.1.json                    the answers were written to the results table or a file
     gNNN/records/job_cancelled.1.json             a person cancelled the job
     gNNN/records/resubmit_requested.json          a person wants every row sent from scratch
+    gNNN/records/bundle.DIGEST.json               copies of other records of this folder, in one file
 
 GENERATIONS. A generation is the set of rows that were sealed together, and `core.lifecycle.generation` decides when a
 job gets a new one. A generation that was compared with the previous one keeps its unchanged rows, with their batches
@@ -40,6 +41,11 @@ root, so that every generation of the lineage finds them. All other records are 
 with its own seal. From generation 2 on, the names of new shards contain the generation, and retry rounds are numbered
 throughout a lineage. So the name of a shard is unique within its lineage.
 
+BUNDLES. An object store charges for each request, and every task reads the records that earlier tasks wrote. So a task
+that ends or is deferred copies the records that are not in a bundle yet into a new one. A reader takes from a bundle
+only what the folder still lists. Records never change, so a bundle never becomes wrong, and without one, each record
+is read by itself.
+
 A worker that still works on an earlier generation must not create another batch for it, since the next generation might
 have sealed the same rows. `Ledger.add` therefore refuses an intent once there is a newer seal.
 """
@@ -48,6 +54,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cache
+from hashlib import sha256
 from typing import Any, TypeVar
 
 import msgspec
@@ -75,6 +82,10 @@ Numbered = TypeVar("Numbered", Landed, JobCancelled, Finished, UploadRefused)
 
 #: number of records that are read together, from a store that can do it
 _READ_TOGETHER = 500
+#: number of records for which a bundle is worth its two requests
+_MIN_BUNDLED = 5
+#: how the names of bundles begin
+_BUNDLE = "bundle."
 
 
 def shard_name_format(generation: int) -> str:
@@ -95,7 +106,10 @@ class Ledger:
         self.manifest = manifest
         #: the records read or written so far, by file name
         self._records: dict[str, Record] = {}
-        #: names of records in the folder of the root that concern only the root's own generation
+        #: content of the records that are in no bundle that this worker knows, by file name
+        self._unbundled: dict[str, bytes] = {}
+        #: names of bundles that were read or written, and of records in the folder of the root that concern only the
+        #: root's own generation
         self._ignored_names: set[str] = set()
         #: called with each record that this worker has written
         self.on_record: Callable[[Record], None] | None = None
@@ -116,10 +130,10 @@ class Ledger:
                 f"so the batch of shard {record.shard} was not created. Everything done so far is recorded, and the "
                 "next attempt continues with the new generation."
             )
-        name = f"{self._records_folder(record)}/{file_name(record)}"
-        is_new = self.folder.create(name, msgspec.json.encode(record))
+        name, data = f"{self._records_folder(record)}/{file_name(record)}", msgspec.json.encode(record)
+        is_new = self.folder.create(name, data)
         if is_new:
-            self._records[name] = record
+            self._records[name], self._unbundled[name] = record, data
             if self.on_record is not None:
                 self.on_record(record)
         return is_new
@@ -139,35 +153,89 @@ class Ledger:
         return generation_prefix(lineage_root(self.manifest))
 
     def _has_newer_seal(self) -> bool:
-        newer_folders = (name for name in self.folder.folders("") if name.startswith("g") and name > self.prefix)
-        return any(self.folder.read(f"{name}/seal.json") is not None for name in newer_folders)
+        # generations are numbered without gaps
+        return self.folder.read(f"{generation_prefix(self.manifest.generation + 1)}/seal.json") is not None
 
     def state(self) -> JobState:
         """Return the state of the job from everything recorded so far by any worker.
 
         :raises LedgerError: if a record cannot be read, or belongs to no shard of the job.
         """
-        for folder in {f"{self._root_prefix}/records", f"{self.prefix}/records"}:
+        for folder in self._folders:
             names = [f"{folder}/{file}" for file in self.folder.names(folder)]
-            unread = [name for name in names if name not in self._records and name not in self._ignored_names]
+            unread = [name for name in names if not self._is_read(name)]
+            bundles = [name for name in unread if name.startswith(f"{folder}/{_BUNDLE}")]
+            if len(unread) > 2 * len(bundles):  # each bundle costs a request, and so does each record
+                self._read_bundles(folder, bundles, set(unread))
+            unread = [name for name in unread if name not in bundles and not self._is_read(name)]
             for start in range(0, len(unread), _READ_TOGETHER):
                 self._read_records(folder, unread[start : start + _READ_TOGETHER])
-        # a copy, because other threads of Airflow's API server may read this ledger too
+        return self.known_state()
+
+    def known_state(self) -> JobState:
+        """Return the state of the job from what this worker has read or written so far, without a look at staging.
+
+        Use it where this worker has called `state` just before, and nothing depends on what others did since.
+        """
         return fold(self.manifest, self.known_records())
 
     def known_records(self) -> list[Record]:
         """Return the records that this worker has read or written so far, without a look at staging."""
+        # a copy, because other threads of Airflow's API server may read this ledger too
         return list(self._records.values())
+
+    def bundle(self) -> None:
+        """Copy the records that are in no bundle yet into a new one, if there are enough of them to be worth it."""
+        for folder in self._folders:
+            names = sorted(name for name in self._unbundled if name.startswith(f"{folder}/"))
+            if len(names) < _MIN_BUNDLED:
+                continue
+            digest = sha256("\n".join(names).encode()).hexdigest()[:16]
+            content = {name.removeprefix(f"{folder}/"): msgspec.Raw(self._unbundled[name]) for name in names}
+            bundle = f"{folder}/{_BUNDLE}{digest}.json"
+            self.folder.create(bundle, msgspec.json.encode(content))
+            self._ignored_names.add(bundle)
+            for name in names:
+                del self._unbundled[name]
+
+    @property
+    def _folders(self) -> set[str]:
+        return {f"{self._root_prefix}/records", f"{self.prefix}/records"}
+
+    def _is_read(self, name: str) -> bool:
+        return name in self._records or name in self._ignored_names
+
+    def _read_bundles(self, folder: str, bundles: list[str], unread: set[str]) -> None:
+        """Read the unread records of a folder from its bundles, as far as they are there."""
+        for bundle, data in zip(bundles, self.folder.read_all(bundles), strict=True):
+            self._ignored_names.add(bundle)
+            for file, record in _content_of_bundle(data).items():
+                if (name := f"{folder}/{file}") in unread:
+                    self._add_read(folder, name, bytes(record))
 
     def _read_records(self, folder: str, names: list[str]) -> None:
         for name, data in zip(names, self.folder.read_all(names), strict=True):
-            if data is None:
-                continue
-            record: Record = decode(data, Record, f"{self.folder.uri}/{name}")
-            if self._records_folder(record) == folder:
-                self._records[name] = record
-            else:
-                self._ignored_names.add(name)
+            if data is not None and self._add_read(folder, name, data):
+                self._unbundled[name] = data
+
+    def _add_read(self, folder: str, name: str, data: bytes) -> bool:
+        """Add a record that was read. Return False if it is about another generation."""
+        record: Record = decode(data, Record, f"{self.folder.uri}/{name}")
+        is_ours = self._records_folder(record) == folder
+        if is_ours:
+            self._records[name] = record
+        else:
+            self._ignored_names.add(name)
+        return is_ours
+
+
+def _content_of_bundle(data: bytes | None) -> dict[str, msgspec.Raw]:
+    """Return the records in a bundle. A bundle that is lost or damaged has none, because they are also files."""
+    try:
+        content: dict[str, msgspec.Raw] = _decoder(dict[str, msgspec.Raw]).decode(data or b"{}")
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return {}
+    return content
 
 
 def generation_prefix(generation: int) -> str:
@@ -213,8 +281,11 @@ def open_ledger(folder: Folder) -> Ledger | None:
 
 def earlier_lineages(folder: Folder, manifest: Manifest) -> list[Ledger]:
     """Return the newest generation of each lineage that ended before the lineage of this manifest started."""
+    newest_root = lineage_root(manifest)
+    if newest_root == 1:
+        return []
     newest = {lineage_root(ledger.manifest): ledger for ledger in _generations(folder)}
-    return [ledger for root, ledger in newest.items() if root < lineage_root(manifest)]
+    return [ledger for root, ledger in newest.items() if root < newest_root]
 
 
 def previous_valid_generation(folder: Folder, manifest: Manifest) -> Ledger | None:

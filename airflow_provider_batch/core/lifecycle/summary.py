@@ -203,12 +203,13 @@ class LandingResult(msgspec.Struct, frozen=True, omit_defaults=True):
     invalid: int = 0
 
 
-def summarize(ledger: Ledger) -> JobSummary:
+def summarize(ledger: Ledger, state: JobState | None = None) -> JobSummary:
     """Return the summary of one generation of a job.
 
+    :param state: its state; read from staging by default.
     :raises LedgerError: if a record of it cannot be read.
     """
-    state, manifest = ledger.state(), ledger.manifest
+    state, manifest = state or ledger.state(), ledger.manifest
     status = status_of(state)
     submissions = [submission for shard in state.shards.values() for submission in shard.submissions]
     times = [time for submission in submissions for time in _times(submission)]
