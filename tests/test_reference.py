@@ -91,3 +91,15 @@ def test_every_page_that_the_code_names_exists() -> None:
 
     assert len(named) > 10
     assert {page for names in named for page in names if page and not (DOCS / f"{page}.md").is_file()} == set()
+
+
+def test_every_error_code_has_a_description(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(DOCS / "_extensions"))
+    codes = importlib.import_module("row_codes").row_codes()
+    page = (DOCS / "reference" / "error-codes.md").read_text(encoding="utf-8")
+    table = page.partition("```{row-codes}")[2].partition("```")[0]
+    described = [line.split(": ", 1) for line in table.strip().splitlines()]
+
+    assert {"empty", "file_missing", "held", "http_*", "storage", "request_timeout"} < codes
+    assert {code for code, _ in described} == codes
+    assert [code for code, text in described if text.count(" | ") != 2] == []

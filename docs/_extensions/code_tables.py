@@ -14,10 +14,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from row_codes import row_codes
 from sphinx.util.docutils import SphinxDirective
 
 from airflow_provider_batch.cli.main import COMMANDS, load
 from airflow_provider_batch.core.landing.columns import FIXED_COLUMNS
+from airflow_provider_batch.core.lifecycle import failures
 from airflow_provider_batch.core.lifecycle.metrics import METRICS
 from airflow_provider_batch.core.provider.catalogue import PROVIDERS
 from airflow_provider_batch.core.schema.columns import ColumnType
@@ -134,6 +136,36 @@ class Members(CodeTable):
         )
 
 
+class RowCodes(CodeTable):
+    """The error codes that the package gives to rows: `code: when | whether it is retried | what to do`."""
+
+    def markdown(self) -> str:
+        """Return a table with a row for each code."""
+        codes = row_codes()
+        descriptions = self.descriptions(codes)
+        rows = [(f"`{code}`", *descriptions[code].split(" | ")) for code in sorted(codes)]
+        return _table(("code", "when", "retried", "what you can do"), rows)
+
+
+class BatchCodes(CodeTable):
+    """The provider's error codes by which a failed batch, or a refused call, is classified."""
+
+    classes: ClassVar = {
+        "capacity": failures._CAPACITY_CODES,
+        "account": failures._ACCOUNT_CODES,
+        "lines": failures._PERMANENT_CODES,
+    }
+
+    def markdown(self) -> str:
+        """Return a table with a row for each class of failures."""
+        descriptions = self.descriptions(self.classes)
+        rows = [
+            (f"`{name}`", " ".join(f"`{code}`" for code in sorted(codes)), descriptions[name])
+            for name, codes in self.classes.items()
+        ]
+        return _table(("class", "codes", "also"), rows)
+
+
 class Providers(CodeTable):
     """The providers whose limits are known."""
 
@@ -222,6 +254,8 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("commands", Commands)
     app.add_directive("results-columns", ResultsColumns)
     app.add_directive("members", Members)
+    app.add_directive("row-codes", RowCodes)
+    app.add_directive("batch-codes", BatchCodes)
     app.add_directive("providers", Providers)
     app.add_directive("databases", Databases)
     app.add_directive("metrics", Metrics)
