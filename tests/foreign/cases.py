@@ -19,7 +19,7 @@ import openai
 
 from tests.airflow.jobs import make_tickets
 from tests.foreign.job import TABLE, Job, Result
-from tests.foreign.servers import Aimock, LiteLLM, Llmock, NotRunError, Ogx, Server
+from tests.foreign.servers import Aimock, LiteLLM, Llmock, LocalBatches, NotRunError, Ogx, Server
 
 #: rows of the job, those that its canary sends synchronously, and requests per input file
 ROWS, CANARY, SHARD_REQUESTS = 120, 5, 40
@@ -76,6 +76,7 @@ CASES = (
     Case("llmock, 30 % of requests 429, 500 or 503", (Llmock,), _LLMOCK_ERRORS, echoes=True),
     Case("OGX, then llmock", (Ogx, Llmock), echoes=True),
     Case("OGX, then llmock with 30 % errors", (Ogx, Llmock), _LLMOCK_ERRORS, sends=3, echoes=True),
+    Case("LiteLLM, then the local batch server", (LiteLLM, LocalBatches)),
     Case("LiteLLM, then aimock", (LiteLLM, Aimock)),
     Case("LiteLLM, then llmock", (LiteLLM, Llmock), echoes=True),
     Case("LiteLLM, then OGX, then llmock", (LiteLLM, Ogx, Llmock), echoes=True),

@@ -7,6 +7,7 @@ environment, and every Node server its own prefix, so that their dependencies ca
 from __future__ import annotations
 
 import glob
+import importlib.metadata
 import json
 import os
 import shutil
@@ -330,6 +331,31 @@ class LiteLLM(PythonServer):
         return [
             *(str(self.bin / "litellm"), "--config", str(path), "--host", "127.0.0.1", "--port", str(self.port)),
             *("--telemetry", "False", *self.flags),
+        ]
+
+
+class LocalBatches(Server):
+    """The local batch server of this package, to see what a gateway changes on the way to it."""
+
+    package = "airflow-provider-batch"
+
+    def install(self) -> None:
+        """Nothing: the package is this repository."""
+
+    def version(self) -> str:
+        """Return the version of the package."""
+        return importlib.metadata.version(self.package)
+
+    def environment(self) -> dict[str, str]:
+        """Let the server import this repository."""
+        return {"PYTHONPATH": str(Path(__file__).parents[2])}
+
+    def command(self) -> list[str]:
+        """Let batches take no time."""
+        return [
+            *(sys.executable, "-m", "airflow_provider_batch.local", "--port", str(self.port)),
+            *("--state", str(self.state / "batches"), "--api-key", self.key),
+            *("--validating", "0", "--in-progress", "0", "--finalizing", "0", *self.flags),
         ]
 
 
