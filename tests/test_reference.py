@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,17 @@ def test_every_argument_is_described(module: str, name: str) -> None:
     docstring = inspect.getdoc(getattr(subject, "function", subject)) or ""
 
     assert set(argument_names(subject)) - set(re.findall(r":param (\w+):", docstring)) == set()
+
+
+def test_a_page_outside_the_reference_explains_every_public_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path, str(DOCS / "_extensions")])
+    index = importlib.import_module("names")
+
+    names = index.names()
+
+    assert {"prompt", "deadline", "poll_interval", "sealed_at", "max_unanswered"} <= names.keys()
+    assert [name for name in names if index.explaining_page(name) is None] == []
+    assert index.explaining_page("no_such_argument") is None
 
 
 def test_every_option_has_a_description_a_type_and_a_default() -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from names import explaining_page, names, page_title
 from row_codes import row_codes
 from sphinx.util.docutils import SphinxDirective
 
@@ -222,6 +223,20 @@ class Metrics(CodeTable):
         return _table(("name", "kind", "unit", "tag", "meaning"), rows)
 
 
+class Names(CodeTable):
+    """The public names, each with the page that explains it."""
+
+    def markdown(self) -> str:
+        """Return a table with a row for each name."""
+        rows = []
+        for name, owners in names().items():
+            page = explaining_page(name)
+            if page is None:
+                raise self.error(f"No page outside the reference explains {name}.")
+            rows.append((f"`{name}`", ", ".join(owners), f"[{page_title(page)}](../{page}.md)"))
+        return _table(("name", "of", "explained in"), rows)
+
+
 class ModuleDocs(CodeTable):
     """The docstring of a module that is written in Markdown."""
 
@@ -259,6 +274,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("providers", Providers)
     app.add_directive("databases", Databases)
     app.add_directive("metrics", Metrics)
+    app.add_directive("names", Names)
     app.add_directive("module-docs", ModuleDocs)
     app.connect("autodoc-process-docstring", mark_code_blocks)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

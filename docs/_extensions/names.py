@@ -1,0 +1,85 @@
+"""The public names of the package, and the page outside the reference that explains each of them."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from airflow_provider_batch.core.landing.columns import FIXED_COLUMNS
+from airflow_provider_batch.get_provider_info import get_provider_info
+from airflow_provider_batch.task_groups import JOB_ARGUMENTS
+
+DOCS = Path(__file__).parents[1]
+#: what takes arguments of an author, besides `batch_job`
+CALLABLES = {
+    "airflow_provider_batch.operators.batch": ["BatchSubmitOperator", "BatchResultsOperator"],
+    "airflow_provider_batch.sensors.batch": ["BatchSensor"],
+    "airflow_provider_batch.hooks.batch": ["BatchHook"],
+    "airflow_provider_batch.notifications": ["BatchJobNotifier"],
+    "airflow_provider_batch.presets": ["classify", "embed", "extract", "summarize", "translate"],
+    "airflow_provider_batch.operators.evals": [
+        "EvalAcceptOperator",
+        "EvalCasesOperator",
+        "EvalGateOperator",
+        "EvalGradeOperator",
+        "EvalImportOperator",
+        "EvalReportOperator",
+        "texts_to_embed",
+    ],
+}
+#: arguments that stand for those of other functions
+UNNAMED = frozenset({"self", "args", "kwargs"})
+#: minimum number of words, without code, of a text that explains a name
+MIN_WORDS = 5
+
+
+def names() -> dict[str, list[str]]:
+    """Return the names of arguments, options and columns, each with what it belongs to."""
+    owners: dict[str, list[str]] = {}
+    for module, callables in CALLABLES.items():
+        for owner in callables:
+            subject: Any = getattr(importlib.import_module(module), owner)
+            for name in inspect.signature(subject).parameters:
+                if name not in UNNAMED:
+                    owners.setdefault(name, []).append(f"`{owner}`")
+    for name in JOB_ARGUMENTS:
+        owners.setdefault(name, []).append("`batch_job`")
+    for name in get_provider_info()["config"]["openai_batch"]["options"]:
+        owners.setdefault(name, []).append("the configuration")
+    for column in FIXED_COLUMNS:
+        owners.setdefault(column.name, []).append("the results table")
+    return dict(sorted(owners.items()))
+
+
+@cache
+def _texts() -> dict[str, list[str]]:
+    """Return the paragraphs, items and table rows of each page outside the reference, without code blocks."""
+    texts = {}
+    for page in sorted(DOCS.glob("*/*.md")):
+        if page.parent.name != "reference":
+            prose = re.sub(r"^( *)```.*?^\1```$", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+            texts[f"{page.parent.name}/{page.stem}"] = re.split(r"\n\s*\n|\n(?=\s*[*|] ?)", prose)
+    return texts
+
+
+def explaining_page(name: str) -> str | None:
+    """Return the page that explains a name, the one with the most texts about it, or None if there is none."""
+    code = re.compile(rf"`[^`\n]*(?<![\w.-]){re.escape(name)}(?!\w)[^`\n]*`")
+    counts = {
+        page: sum(
+            bool(code.search(text)) and len(re.findall(r"[A-Za-z]{2,}", re.sub(r"`[^`]*`", "", text))) >= MIN_WORDS
+            for text in texts
+        )
+        for page, texts in _texts().items()
+    }
+    best = max(counts, key=lambda page: counts[page])
+    return best if counts[best] else None
+
+
+def page_title(page: str) -> str:
+    """Return the title of a page."""
+    return (DOCS / f"{page}.md").read_text("utf-8").partition("\n")[0].removeprefix("# ")
