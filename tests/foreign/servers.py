@@ -171,6 +171,8 @@ class PythonServer(Server):
 
     #: oldest Python that the package supports
     python: ClassVar[tuple[int, int]] = (3, 11)
+    #: further packages that it needs
+    requirements: ClassVar[tuple[str, ...]] = ()
 
     @property
     def bin(self) -> Path:
@@ -182,7 +184,8 @@ class PythonServer(Server):
         if (self.folder / "installed").exists():
             return
         _run([_find_python(self.python), "-m", "venv", "--clear", str(self.folder)])
-        _run([str(self.bin / "python"), "-m", "pip", "install", "-qq", "--disable-pip-version-check", self.package])
+        pip = [str(self.bin / "python"), "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
+        _run([*pip, self.package, *self.requirements])
         (self.folder / "installed").touch()
 
     def version(self) -> str:
@@ -306,9 +309,14 @@ class Ogx(PythonServer):
 
 
 class LiteLLM(PythonServer):
-    """The LiteLLM proxy without a database: it passes files and batches on to an upstream server."""
+    """The LiteLLM proxy without a database: it passes files and batches on to an upstream server.
+
+    The callback of the page about LiteLLM keeps it from repeating create calls.
+    """
 
     package = "litellm[proxy]"
+    #: without it, every error of the upstream server arrives as 500
+    requirements = ("prisma",)
     key = "sk-foreign"
     stores = False
     ready = "/health/liveliness"
@@ -324,8 +332,11 @@ class LiteLLM(PythonServer):
         config = {
             "model_list": [{"model_name": self.model, "litellm_params": {"model": f"openai/{self.model}", **upstream}}],
             "files_settings": [{"custom_llm_provider": "openai", **upstream}],
+            "litellm_settings": {"callbacks": "no_retries.no_retries"},
             "general_settings": {"master_key": self.key},
         }
+        page = (Path(__file__).parents[2] / "docs" / "how-to" / "litellm.md").read_text("utf-8")
+        (self.state / "no_retries.py").write_text(page.partition("```python\n")[2].partition("```")[0])
         path = self.state / "config.yaml"
         path.write_text(json.dumps(config))  # JSON is YAML
         return [
