@@ -124,7 +124,7 @@ def _provider(home: Home, story: Story, *, key: str, port: int) -> Iterator[Prov
         raise DemoError(f"The local batch server did not start. Is another demo using {home.path}?\n{error}") from error
     try:
         story.step(f"local batch server at {server.base_url}: its offline responder answers without a model")
-        yield Provider(server.base_url, "local", local=True)
+        yield Provider(server.base_url, "sk-local", local=True)
     finally:
         server.stop()
 

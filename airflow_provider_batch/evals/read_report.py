@@ -35,6 +35,7 @@ from airflow_provider_batch.evals.report import (
 )
 from airflow_provider_batch.evals.tables import ALL_CASES, LABELS
 from airflow_provider_batch.exceptions import AbsentTableError, InputError
+from airflow_provider_batch.warehouse.naming import split_table
 from airflow_provider_batch.warehouse.replaced_tables import ReplacedTables, Replacement
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ class ReportTables(EvalQueries):
         always_wrong_cases = always_wrong(self, run, recent_runs, names)
         cases = case_rows(self, run, names)
         differing_cases = [row for row in cases if row.differs]
+        agreements_of_judges = self._agreements()
         return Report(
             title=title,
             run=run,
@@ -136,8 +138,8 @@ class ReportTables(EvalQueries):
             differing=CaseTable(with_prompts(self, differing_cases), len(differing_cases)),
             agreed_right=sum(row.all_right for row in cases),
             agreed_wrong=sum(row.all_wrong for row in cases),
-            has_judge=self._judgements is not None,
-            agreements=self._agreements(),
+            has_judge=agreements_of_judges is not None,
+            agreements=agreements_of_judges or [],
             labels_table=self._prefix + LABELS.name,
             compares_variants=self._preferences is not None,
             preferences=self._read_preferences(run),
@@ -167,10 +169,21 @@ class ReportTables(EvalQueries):
             counts[row["variant"]][label] = row["answers"]
         return counts
 
-    def _agreements(self) -> list[Agreement]:
-        """Return how far the judges agree with people, over all answers of all runs that both have judged."""
+    def _agreements(self) -> list[Agreement] | None:
+        """Return how far the judges agree with people, over all answers of all runs that both have judged.
+
+        None if no judge has ever judged, because no case needs one.
+        """
         if self._judgements is None:
-            return []
+            return None
+        try:
+            return self._read_agreements()
+        except AbsentTableError as error:
+            if split_table(self._judgements)[-1].casefold() not in str(error).casefold():
+                raise
+            return None
+
+    def _read_agreements(self) -> list[Agreement]:
         rows = self.rows(
             "SELECT j.run, j.variant, j.case_id, j.repeat, j.model, j.verdict, j.score, l.label, g.grader "
             "FROM {prefix}labels l "

@@ -89,7 +89,7 @@ class LocalServer:
         all_options: dict[str, Any] = {"validating": 0, "in_progress": 0, "finalizing": 0, **options}
         self._options = [flag for name, value in all_options.items() for flag in _flags(name, value)]
         #: a key that the server accepts
-        self.api_key = options.get("api_key") or "local"
+        self.api_key = options.get("api_key") or "sk-local"
         self._admin = options.get("admin", False)
         self._process: subprocess.Popen[bytes] | None = None
 

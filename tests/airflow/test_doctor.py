@@ -399,6 +399,17 @@ def test_a_local_disk_with_an_executor_of_many_machines_is_a_problem(
 # The warehouse
 
 
+def test_a_path_that_is_not_the_host_of_a_sqlite_connection_is_explained(
+    doctor: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", f"sqlite:///{tmp_path}/warehouse.sqlite")
+
+    _, checks = doctor("--warehouse-conn-id", "warehouse")
+
+    assert of(checks, "warehouse")[0] == "problem"
+    assert '"host": "/path/to/file.sqlite"' in str(checks)
+
+
 def test_a_warehouse_that_may_be_written_is_ok_and_unchanged(
     doctor: Doctor, connect: Callable[..., None], postgres_database: Database
 ) -> None:

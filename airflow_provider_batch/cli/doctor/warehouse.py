@@ -156,4 +156,6 @@ def _fix(error: Exception) -> str:
         return "Correct the name of the database (field Schema or Database)."
     if "permission" in text:
         return "Grant the user what the message names."
+    if "uri authority" in text or "unable to open database file" in text:
+        return 'Give the path of the file as the host: {"conn_type": "sqlite", "host": "/path/to/file.sqlite"}.'
     return "Check host and port, and whether this machine may reach them."

@@ -84,6 +84,27 @@ def test_the_first_night_has_no_history_and_the_second_is_compared_with_it(
     assert f"Compared with the accepted run <code>{runs[0]}</code>" in page_of(second)
 
 
+@pytest.mark.usefixtures("server")
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_cases_of_the_first_eval_are_graded_and_reported_night_after_night(
+    warehouse_of: Callable[..., Warehouse], run_example: Callable[..., DagRunResult], kind: str
+) -> None:
+    """None of them needs a judge or embeddings, so the tables of both never exist."""
+    (script,) = re.findall(
+        r"^```sql\n(.*?)^```$", (ROOT / "docs" / "start" / "first-eval.md").read_text("utf-8"), re.DOTALL | re.MULTILINE
+    )
+
+    def seed_page(path: Path) -> None:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.executescript(script)
+
+    warehouse = warehouse_of(kind, seed_page)
+    first, second = run_example("nightly_eval"), run_example("nightly_eval")
+
+    assert (first.state, second.state) == ("success", "success"), (first.errors, second.errors)
+    assert warehouse.execute("SELECT COUNT(*) FROM eval_grades") == [(12,)]
+
+
 def test_several_judges_judge_each_answer(night: Callable[..., DagRunResult], warehouse: Warehouse) -> None:
     result = night(models=["gpt-5-mini"], judges=["gpt-5-mini", "gpt-5-nano", "gpt-5"])
 
