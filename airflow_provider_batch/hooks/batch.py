@@ -188,7 +188,7 @@ class BatchHook(OpenAIHook):
         except InputError as error:
             return False, str(error)
         except _NO_ANSWER as error:
-            return False, f"{describe_error(error)}. `airflow-batch doctor --conn-id {self.conn_id}` says more."
+            return False, f"{_sentence_of(error)} `airflow-batch doctor --conn-id {self.conn_id}` says more."
         return True, "The server accepts the key. `airflow-batch doctor` also checks whether it may use batches."
 
     @property
@@ -322,7 +322,7 @@ class BatchHook(OpenAIHook):
         try:
             answer = self.conn.files.create(file=(name, file, mime), purpose=purpose)
         except openai.APIStatusError as error:
-            message = f"Uploading {name} failed: {describe_error(error)}. No batch was created for it."
+            message = f"Uploading {name} failed: {_sentence_of(error)} No batch was created for it."
             retry_after = parse_retry_after(error.response.headers.get("retry-after"))
             is_temporary = error.status_code == 429 or (error.status_code >= 500 and retry_after is not None)
             if is_temporary and not is_account_failure(error.status_code, error.code):
@@ -330,7 +330,7 @@ class BatchHook(OpenAIHook):
             raise ProviderError(message) from error
         except _NO_ANSWER as error:
             raise ProviderError(
-                f"Uploading {name} failed: {describe_error(error)}. No batch was created for it."
+                f"Uploading {name} failed: {_sentence_of(error)} No batch was created for it."
             ) from error
         file_id = read_file_id(answer)
         if not file_id:
@@ -381,17 +381,17 @@ class BatchHook(OpenAIHook):
         :raises AwayError: if a later read may succeed: no usable answer, 408, 409, 429 or 5xx.
         :raises ProviderError: if the server refuses the read, or redirects it to another host.
         """
-        message = f"Reading batch {batch_id} failed: {{}}. The batch itself is not affected."
+        message = f"Reading batch {batch_id} failed: {{}} The batch itself is not affected."
         try:
             client = self.conn if timeout is None else self.conn.with_options(max_retries=0, timeout=timeout)
             return read_batch(client.batches.retrieve(batch_id))
         except openai.APIStatusError as error:
             error_class = AwayError if is_transient(error.status_code) else ProviderError
-            raise error_class(message.format(describe_error(error))) from error
+            raise error_class(message.format(_sentence_of(error))) from error
         except RedirectError as error:
-            raise ProviderError(message.format(error)) from error
+            raise ProviderError(message.format(_sentence_of(error))) from error
         except (*_NO_ANSWER, ProviderError) as error:
-            raise AwayError(message.format(describe_error(error))) from error
+            raise AwayError(message.format(_sentence_of(error))) from error
 
     def cancel(self, batch_id: str) -> BatchView | None:
         """Cancel a batch and return its new state, or None if it had already ended (HTTP 409).
@@ -405,7 +405,7 @@ class BatchHook(OpenAIHook):
             if is_already_ended(error):
                 return None
             raise ProviderError(
-                f"Cancelling batch {batch_id} failed: {describe_error(error)}. The batch may still be running."
+                f"Cancelling batch {batch_id} failed: {_sentence_of(error)} The batch may still be running."
             ) from error
 
     def find_batches(self, nonce: str, file_id: str, *, not_before: datetime) -> list[BatchView]:
@@ -482,7 +482,7 @@ class BatchHook(OpenAIHook):
         try:
             page = self.conn.get("/batches", cast_to=object, options={"params": params})
         except _NO_ANSWER as error:
-            raise ProviderError(f"Listing batches failed: {describe_error(error)}. Nothing was created.") from error
+            raise ProviderError(f"Listing batches failed: {_sentence_of(error)} Nothing was created.") from error
         # servers written in Go send an empty list as null
         if isinstance(page, Mapping) and isinstance(page.get("data", ""), list | None):
             return page
@@ -507,7 +507,7 @@ class BatchHook(OpenAIHook):
         except openai.NotFoundError:
             return
         except _NO_ANSWER as error:
-            raise ProviderError(f"Deleting file {file_id} failed: {describe_error(error)}.") from error
+            raise ProviderError(f"Deleting file {file_id} failed: {_sentence_of(error)}") from error
 
     def download(self, file_id: str, target: BinaryIO) -> tuple[int, str]:
         """Stream a result file into `target` and return its size in bytes and its sha256 (hex).
@@ -531,10 +531,10 @@ class BatchHook(OpenAIHook):
                 if error.status_code in (404, 410)
                 else "The provider still has the file."
             )
-            raise ProviderError(f"Downloading {file_id} failed: {describe_error(error)}. {advice}") from error
+            raise ProviderError(f"Downloading {file_id} failed: {_sentence_of(error)} {advice}") from error
         except openai.OpenAIError as error:
             raise ProviderError(
-                f"Downloading {file_id} failed: {describe_error(error)}. The provider still has the file."
+                f"Downloading {file_id} failed: {_sentence_of(error)} The provider still has the file."
             ) from error
         except OSError:
             raise
@@ -549,6 +549,10 @@ def _fields_of(conn: Any, extra: Any) -> ConnectionFields:
     return ConnectionFields(
         conn.conn_type, conn.host, conn.port, conn.schema, conn.login, conn.password, conn.extra, extra
     )
+
+
+def _sentence_of(error: BaseException) -> str:
+    return _as_sentence(describe_error(error))
 
 
 def _as_sentence(problem: str) -> str:
