@@ -78,6 +78,7 @@ from airflow_provider_batch.warehouse.reused_table import ReusedTable
 from airflow_provider_batch.worker.airflow_arguments import as_output
 from airflow_provider_batch.worker.airflow_errors import airflow_failures, canary_error
 from airflow_provider_batch.worker.build import Plan
+from airflow_provider_batch.worker.bundle import bundle_records
 from airflow_provider_batch.worker.canary_preview import read_canary
 from airflow_provider_batch.worker.checked_arguments import CheckedMapping, check_arguments, naming_task
 from airflow_provider_batch.worker.earlier_attempt import check_earlier_attempt, note_seal
@@ -508,7 +509,7 @@ class BatchSubmitOperator(CheckedMapping, NamedByMapping, BaseOperator):
             )
         self._send(ledger, hook)
         ledger.add(Submitted(datetime.now(UTC)))
-        ledger.bundle()
+        bundle_records(ledger, self.log)
         state = ledger.known_state()
         reference = reference_of(summarize(ledger, state), state)
         if self.stop_after_canary:

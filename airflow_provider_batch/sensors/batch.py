@@ -34,6 +34,7 @@ from airflow_provider_batch.links.batch import BatchJobLink, ProviderBatchesLink
 from airflow_provider_batch.triggers.batch import ATTEMPT_KEY, MAX_BATCHES, MAX_REFUSALS, BatchTrigger
 from airflow_provider_batch.worker.airflow_arguments import parse_job
 from airflow_provider_batch.worker.airflow_errors import airflow_failures, canary_error
+from airflow_provider_batch.worker.bundle import bundle_records
 from airflow_provider_batch.worker.checked_arguments import CheckedMapping, check_arguments
 from airflow_provider_batch.worker.kill_switch import KillSwitch
 from airflow_provider_batch.worker.lessons import save_lessons
@@ -273,7 +274,7 @@ class BatchSensor(CheckedMapping, NamedByMapping, BaseSensorOperator):
         if isinstance(pause, Finish):
             runner.finish(pause)
         save_lessons(ledger, self.log, ended=isinstance(pause, Finish))
-        ledger.bundle()
+        bundle_records(ledger, self.log)
         awaited_ids = pause.batch_ids if isinstance(pause, Wait) else []
         refusals = [runner.refused_reads.get(batch_id, "") for batch_id in awaited_ids]
         end = cutoff(ledger.known_state(), policy)

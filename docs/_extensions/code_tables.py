@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from names import explaining_page, names, page_title
+from names import explaining_pages, names, page_title
 from row_codes import row_codes
 from sphinx.util.docutils import SphinxDirective
 
@@ -228,12 +228,14 @@ class Names(CodeTable):
 
     def markdown(self) -> str:
         """Return a table with a row for each name."""
-        rows = []
-        for name, owners in names().items():
-            page = explaining_page(name)
-            if page is None:
-                raise self.error(f"No page outside the reference explains {name}.")
-            rows.append((f"`{name}`", ", ".join(owners), f"[{page_title(page)}](../{page}.md)"))
+        try:
+            pages = explaining_pages(self.content)
+        except ValueError as error:
+            raise self.error(str(error)) from error
+        rows = [
+            (f"`{name}`", ", ".join(owners), f"[{page_title(pages[name])}](../{pages[name]}.md)")
+            for name, owners in names().items()
+        ]
         return _table(("name", "of", "explained in"), rows)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ CALLABLES = {
     ],
 }
 #: arguments that stand for those of other functions
-UNNAMED = frozenset({"self", "args", "kwargs"})
+UNNAMED = frozenset({"self", "args", "kwargs", "unknown"})
 #: minimum number of words, without code, of a text that explains a name
 MIN_WORDS = 5
 
@@ -66,18 +67,36 @@ def _texts() -> dict[str, list[str]]:
     return texts
 
 
-def explaining_page(name: str) -> str | None:
-    """Return the page that explains a name, the one with the most texts about it, or None if there is none."""
+def explains(page: str, name: str) -> bool:
+    """Return whether a page says something about a name."""
     code = re.compile(rf"`[^`\n]*(?<![\w.-]){re.escape(name)}(?!\w)[^`\n]*`")
-    counts = {
-        page: sum(
-            bool(code.search(text)) and len(re.findall(r"[A-Za-z]{2,}", re.sub(r"`[^`]*`", "", text))) >= MIN_WORDS
-            for text in texts
-        )
-        for page, texts in _texts().items()
-    }
-    best = max(counts, key=lambda page: counts[page])
-    return best if counts[best] else None
+    return any(
+        code.search(text) and len(re.findall(r"[A-Za-z]{2,}", re.sub(r"`[^`]*`", "", text))) >= MIN_WORDS
+        for text in _texts().get(page, [])
+    )
+
+
+def explaining_pages(lines: Iterable[str]) -> dict[str, str]:
+    """Return the page that explains each name.
+
+    :param lines: `page: name name …`, as the index has them.
+    :raises ValueError: if a name is missing, listed twice or unknown, or if its page does not explain it.
+    """
+    pages: dict[str, str] = {}
+    problems = []
+    for line in filter(str.strip, lines):
+        page, _, listed = line.partition(":")
+        for name in listed.split():
+            if name in pages:
+                problems.append(f"{name} is listed twice")
+            pages[name] = page.strip()
+            if not explains(pages[name], name):
+                problems.append(f"{pages[name]} does not explain {name}")
+    problems += [f"no page is listed for {name}" for name in sorted(names().keys() - pages.keys())]
+    problems += [f"{name} is no public name" for name in sorted(pages.keys() - names().keys())]
+    if problems:
+        raise ValueError(f"The index of names: {'; '.join(problems)}.")
+    return pages
 
 
 def page_title(page: str) -> str:

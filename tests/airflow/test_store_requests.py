@@ -11,7 +11,7 @@ import pytest
 from airflow_provider_batch.staging.object_store import ObjectFolder
 from tests.airflow.jobs import Ticket, run_job
 from tests.staging.conftest import _conn_ids, _proxy, open_s3, s3
-from tests.staging.store_proxy import StoreProxy
+from tests.staging.store_proxy import StoreProxy, denies_access
 
 __all__ = ["_conn_ids", "_proxy", "open_s3", "s3"]
 
@@ -100,3 +100,15 @@ def test_a_small_job(
     assert set(tasks.counts) == set(ceilings)
     requests = {task: counts.total() for task, counts in tasks.counts.items()}
     assert {task: requests[task] for task in ceilings if requests[task] > ceilings[task]} == {}
+
+
+@pytest.mark.usefixtures("warehouse")
+def test_a_store_that_refuses_the_bundles_fails_no_task(
+    s3: StoreProxy, open_s3: Callable[[], ObjectFolder], capsys: pytest.CaptureFixture[str]
+) -> None:
+    s3.fault = lambda request, store: denies_access(request, store) if "/bundle." in request.path else store(request)
+
+    result = run_job(staging=open_s3().uri, canary=5)
+
+    assert result.state == "success", result.errors
+    assert "not bundled, so the next task reads each of them" in capsys.readouterr().out

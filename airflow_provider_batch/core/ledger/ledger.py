@@ -53,6 +53,7 @@ have sealed the same rows. `Ledger.add` therefore refuses an intent once there i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
 from hashlib import sha256
 from typing import Any, TypeVar
@@ -211,7 +212,8 @@ class Ledger:
             self._ignored_names.add(bundle)
             for file, record in _content_of_bundle(data).items():
                 if (name := f"{folder}/{file}") in unread:
-                    self._add_read(folder, name, bytes(record))
+                    with suppress(LedgerError):  # the file itself is read instead
+                        self._add_read(folder, name, bytes(record))
 
     def _read_records(self, folder: str, names: list[str]) -> None:
         for name, data in zip(names, self.folder.read_all(names), strict=True):

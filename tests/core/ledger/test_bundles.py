@@ -64,6 +64,19 @@ def test_a_reader_takes_records_from_bundles_and_reads_only_the_others(folder: L
     assert Ledger(folder, MANIFEST).state() == expected
 
 
+def test_a_damaged_record_in_a_bundle_is_read_from_its_file(folder: LocalFolder) -> None:
+    ledger = seal(folder, MANIFEST)
+    for number in (1, 2):
+        for record in (uploaded(number), intent(number), created(number)):
+            ledger.add(record)
+    ledger.bundle()
+    (bundle,) = bundles(folder)
+    content = msgspec.json.decode(bundle.read_bytes()) | {"created.s0001.2.json": {"type": "created"}}
+    bundle.write_bytes(msgspec.json.encode(content))
+
+    assert Ledger(folder, MANIFEST).state() == ledger.state()
+
+
 def test_a_record_that_the_folder_does_not_list_is_not_taken_from_a_bundle(folder: LocalFolder) -> None:
     ledger = seal(folder, MANIFEST)
     history: list[Record] = [uploaded(), intent(), created(), uploaded(2), intent(2), created(2), created(3)]
