@@ -262,8 +262,10 @@ class Poller:
     def _send_metrics(self) -> None:
         live = [batch.created_at for batch in self._batches.values() if not batch.has_ended]
         send(Kind.GAUGE, "batches.live", len(live), conn_id=self.conn_id)
-        if oldest := min(filter(None, live), default=0):
-            send(Kind.GAUGE, "batches.oldest", max(round(time.time()) - oldest, 0), conn_id=self.conn_id)
+        # A gauge keeps its last value, so it is 0 without a batch.
+        now = round(time.time())
+        age = max(now - min(filter(None, live), default=now), 0)
+        send(Kind.GAUGE, "batches.oldest", age, conn_id=self.conn_id)
 
     def _schedule(self, batch: _Batch, result: PollResult, factor: float) -> None:
         pause = batch.interval
