@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "docs" / "_extensions"))
@@ -51,13 +49,3 @@ html_show_sourcelink = False
 html_theme_options = {"navigation_with_keys": True}
 copybutton_prompt_text = r"\$ |>>> "
 copybutton_prompt_is_regexp = True
-
-
-def _link_pages(_app: object, _what: str, _name: str, _object: object, _options: object, lines: list[str]) -> None:
-    """Turn the paths of pages in docstrings into links."""
-    lines[:] = [re.sub(r"`docs/([\w/-]+)\.md`", r":doc:`/\1`", line) for line in lines]
-
-
-def setup(app: Any) -> None:
-    """Connect what Sphinx has no setting for."""
-    app.connect("autodoc-process-docstring", _link_pages)

@@ -10,6 +10,7 @@ import argparse
 import importlib
 import inspect
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -248,6 +249,11 @@ class ModuleDocs(CodeTable):
         return docstring.partition("\n\n")[2]
 
 
+def link_pages(app: Sphinx, what: str, name: str, subject: object, options: object, lines: list[str]) -> None:
+    """Turn the paths of pages in a docstring into links."""
+    lines[:] = [re.sub(r"`docs/([\w/-]+)\.md`", r":doc:`/\1`", line) for line in lines]
+
+
 def mark_code_blocks(app: Sphinx, what: str, name: str, subject: object, options: object, lines: list[str]) -> None:
     """Mark the indented blocks of a docstring as code, as they are meant."""
     for number in range(len(lines) - 2, 0, -1):
@@ -279,4 +285,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("names", Names)
     app.add_directive("module-docs", ModuleDocs)
     app.connect("autodoc-process-docstring", mark_code_blocks)
+    app.connect("autodoc-process-docstring", link_pages)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -8,30 +8,21 @@ import re
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from airflow_provider_batch.core.landing.columns import FIXED_COLUMNS
 from airflow_provider_batch.get_provider_info import get_provider_info
 from airflow_provider_batch.task_groups import JOB_ARGUMENTS
 
 DOCS = Path(__file__).parents[1]
-#: what takes arguments of an author, besides `batch_job`
-CALLABLES = {
-    "airflow_provider_batch.operators.batch": ["BatchSubmitOperator", "BatchResultsOperator"],
-    "airflow_provider_batch.sensors.batch": ["BatchSensor"],
-    "airflow_provider_batch.hooks.batch": ["BatchHook"],
-    "airflow_provider_batch.notifications": ["BatchJobNotifier"],
-    "airflow_provider_batch.presets": ["classify", "embed", "extract", "summarize", "translate"],
-    "airflow_provider_batch.operators.evals": [
-        "EvalAcceptOperator",
-        "EvalCasesOperator",
-        "EvalGateOperator",
-        "EvalGradeOperator",
-        "EvalImportOperator",
-        "EvalReportOperator",
-        "texts_to_embed",
-    ],
-}
+#: the public modules whose names take arguments of an author, besides `batch_job`
+MODULES = (
+    "airflow_provider_batch.operators.batch",
+    "airflow_provider_batch.sensors.batch",
+    "airflow_provider_batch.hooks.batch",
+    "airflow_provider_batch.notifications",
+    "airflow_provider_batch.presets",
+    "airflow_provider_batch.operators.evals",
+)
 #: arguments that stand for those of other functions
 UNNAMED = frozenset({"self", "args", "kwargs", "unknown"})
 #: minimum number of words, without code, of a text that explains a name
@@ -41,10 +32,9 @@ MIN_WORDS = 5
 def names() -> dict[str, list[str]]:
     """Return the names of arguments, options and columns, each with what it belongs to."""
     owners: dict[str, list[str]] = {}
-    for module, callables in CALLABLES.items():
-        for owner in callables:
-            subject: Any = getattr(importlib.import_module(module), owner)
-            for name in inspect.signature(subject).parameters:
+    for module in map(importlib.import_module, MODULES):
+        for owner in module.__all__:
+            for name in inspect.signature(getattr(module, owner)).parameters:
                 if name not in UNNAMED:
                     owners.setdefault(name, []).append(f"`{owner}`")
     for name in JOB_ARGUMENTS:
@@ -93,7 +83,7 @@ def explaining_pages(lines: Iterable[str]) -> dict[str, str]:
             if not explains(pages[name], name):
                 problems.append(f"{pages[name]} does not explain {name}")
     problems += [f"no page is listed for {name}" for name in sorted(names().keys() - pages.keys())]
-    problems += [f"{name} is no public name" for name in sorted(pages.keys() - names().keys())]
+    problems += [f"{name} is not a public name" for name in sorted(pages.keys() - names().keys())]
     if problems:
         raise ValueError(f"The index of names: {'; '.join(problems)}.")
     return pages

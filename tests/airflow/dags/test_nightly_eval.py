@@ -89,7 +89,7 @@ def test_the_first_night_has_no_history_and_the_second_is_compared_with_it(
 def test_the_cases_of_the_first_eval_are_graded_and_reported_night_after_night(
     warehouse_of: Callable[..., Warehouse], run_example: Callable[..., DagRunResult], kind: str
 ) -> None:
-    """None of them needs a judge or embeddings, so the tables of both never exist."""
+    """None of them needs a judge. A SQLite warehouse then never has the table of the verdicts."""
     (script,) = re.findall(
         r"^```sql\n(.*?)^```$", (ROOT / "docs" / "start" / "first-eval.md").read_text("utf-8"), re.DOTALL | re.MULTILINE
     )

@@ -26,6 +26,13 @@ def bundles(folder: LocalFolder) -> list[Path]:
     return sorted(Path(folder.path, RECORDS).glob("bundle.*"))
 
 
+def add_submissions(ledger: Ledger, *numbers: int) -> None:
+    """Add the three records of each of these submissions."""
+    for number in numbers:
+        for record in (uploaded(number), intent(number), created(number)):
+            ledger.add(record)
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.permutations(HISTORY), st.data())
 def test_every_reader_sees_the_same_state_whatever_was_bundled_by_whom(
@@ -52,9 +59,7 @@ def test_every_reader_sees_the_same_state_whatever_was_bundled_by_whom(
 
 def test_a_reader_takes_records_from_bundles_and_reads_only_the_others(folder: LocalFolder) -> None:
     ledger = seal(folder, MANIFEST)
-    for number in (1, 2):
-        for record in (uploaded(number), intent(number), created(number)):
-            ledger.add(record)
+    add_submissions(ledger, 1, 2)
     ledger.bundle()
     ledger.add(created(3))
     expected = ledger.state()
@@ -66,9 +71,7 @@ def test_a_reader_takes_records_from_bundles_and_reads_only_the_others(folder: L
 
 def test_a_damaged_record_in_a_bundle_is_read_from_its_file(folder: LocalFolder) -> None:
     ledger = seal(folder, MANIFEST)
-    for number in (1, 2):
-        for record in (uploaded(number), intent(number), created(number)):
-            ledger.add(record)
+    add_submissions(ledger, 1, 2)
     ledger.bundle()
     (bundle,) = bundles(folder)
     content = msgspec.json.decode(bundle.read_bytes()) | {"created.s0001.2.json": {"type": "created"}}
@@ -90,20 +93,16 @@ def test_a_record_that_the_folder_does_not_list_is_not_taken_from_a_bundle(folde
 
 def test_a_few_records_are_not_worth_a_bundle_and_none_is_bundled_twice(folder: LocalFolder) -> None:
     ledger = seal(folder, MANIFEST)
-    for record in (uploaded(), intent(), created()):
-        ledger.add(record)
+    add_submissions(ledger, 1)
     ledger.bundle()
     assert bundles(folder) == []
 
-    for record in (uploaded(2), intent(2), created(2)):
-        ledger.add(record)
+    add_submissions(ledger, 2)
     ledger.bundle()
     ledger.bundle()
     reader = Ledger(folder, MANIFEST)
     reader.state()
-    for number in (3, 4):
-        for record in (uploaded(number), intent(number), created(number)):
-            reader.add(record)
+    add_submissions(reader, 3, 4)
     reader.bundle()
     assert [len(msgspec.json.decode(bundle.read_bytes())) for bundle in bundles(folder)] == [6, 6]
 
